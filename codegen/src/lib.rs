@@ -1,0 +1,3 @@
+//! Placeholder.
+mod caps;
+pub use caps::{Access, Binding, Caps};
