@@ -1,1 +1,40 @@
-fn main() {}
+//! Checks and generated files of the workspace: `cargo run -p xtask -- COMMAND`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod tint;
+
+#[derive(Parser)]
+#[command(about, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Renders the kernels as browsers get them and compiles each with Tint.
+    Tint {
+        /// Where the shaders go.
+        #[arg(long, default_value = "target/tint")]
+        out: PathBuf,
+        /// Writes the shaders and stops there.
+        #[arg(long)]
+        render_only: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    match Args::parse().command {
+        Command::Tint { out, render_only: true } => {
+            let count = tint::render(&root.join(out))?;
+            println!("{count} shaders");
+            Ok(())
+        }
+        Command::Tint { out, .. } => tint::check(root, &root.join(out)),
+    }
+}

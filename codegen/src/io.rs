@@ -1,0 +1,164 @@
+//! Buffers as the CPU references see them: words, read through element types.
+
+use half::{bf16, f16};
+
+use crate::types::{Act, Format, GROUP, Scale, stride};
+
+/// One bound buffer of a CPU reference.
+#[derive(Debug)]
+pub enum Buf<'a> {
+    /// Bound `read`.
+    Read(&'a [u32]),
+    /// Bound `read_write`.
+    Write(&'a mut [u32]),
+}
+
+/// The buffers of one reference call, in the order of the kernel's bindings.
+#[derive(Debug)]
+pub struct Io<'a> {
+    names: Vec<&'static str>,
+    bufs: Vec<Buf<'a>>,
+    /// Tokens of this call.
+    pub tokens: usize,
+}
+
+impl<'a> Io<'a> {
+    /// Pairs buffers with the names of [`crate::Kernel::bindings`].
+    ///
+    /// # Panics
+    /// When the counts differ: the caller built the two lists from different shapes.
+    pub fn new(names: Vec<&'static str>, bufs: Vec<Buf<'a>>, tokens: usize) -> Self {
+        assert_eq!(names.len(), bufs.len(), "bindings {names:?} need as many buffers");
+        Self { names, bufs, tokens }
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no binding `{name}` in {:?}", self.names))
+    }
+
+    /// The words of binding `name`.
+    ///
+    /// # Panics
+    /// When the kernel has no such binding (a mistake in the kernel's own file).
+    pub fn words(&self, name: &str) -> &[u32] {
+        match &self.bufs[self.index(name)] {
+            Buf::Read(w) => w,
+            Buf::Write(w) => w,
+        }
+    }
+
+    /// The words of the written binding `name`.
+    ///
+    /// # Panics
+    /// When there is no such binding or it is read-only.
+    pub fn words_mut(&mut self, name: &str) -> &mut [u32] {
+        let i = self.index(name);
+        match &mut self.bufs[i] {
+            Buf::Write(w) => w,
+            Buf::Read(_) => panic!("binding `{name}` is read-only"),
+        }
+    }
+
+    /// Float `i` of binding `name`.
+    pub fn f32(&self, name: &str, i: usize) -> f32 {
+        f32::from_bits(self.words(name)[i])
+    }
+
+    /// Elements `from..from + n` of a vector of type `act`; codes are multiplied by `grid`.
+    pub fn row(&self, name: &str, act: Act, from: usize, n: usize, grid: f32) -> Vec<f32> {
+        let words = self.words(name);
+        (from..from + n).map(|i| load(words, act, i, grid)).collect()
+    }
+
+    /// Writes `values` at element `from`.
+    pub fn store(&mut self, name: &str, act: Act, from: usize, values: &[f32], grid: f32) {
+        let words = self.words_mut(name);
+        for (i, v) in values.iter().enumerate() {
+            store(words, act, from + i, *v, grid);
+        }
+    }
+
+    /// Position of the run's first token, from the binding `run`.
+    pub fn position(&self) -> usize {
+        self.words("run")[0] as usize
+    }
+}
+
+/// Element `i` of packed `words`.
+pub fn load(words: &[u32], act: Act, i: usize, grid: f32) -> f32 {
+    match act {
+        Act::F32 => f32::from_bits(words[i]),
+        Act::F16 => f16::from_bits((words[i / 2] >> (16 * (i % 2)) & 0xffff) as u16).to_f32(),
+        Act::I8 => f32::from(code(words, i)) * grid,
+    }
+}
+
+/// Int8 code `i` of packed `words`.
+#[expect(clippy::cast_possible_truncation, reason = "picks one byte")]
+pub fn code(words: &[u32], i: usize) -> i8 {
+    (words[i / 4] >> (8 * (i % 4))) as u8 as i8
+}
+
+/// Writes element `i` of packed `words`; integer codes are rounded half to even and saturate.
+pub fn store(words: &mut [u32], act: Act, i: usize, value: f32, grid: f32) {
+    match act {
+        Act::F32 => words[i] = value.to_bits(),
+        Act::F16 => put(words, i, 16, u32::from(f16::from_f32(value).to_bits())),
+        Act::I8 => put(words, i, 8, u32::from(quantize(value, grid) as u8)),
+    }
+}
+
+fn put(words: &mut [u32], i: usize, bits: usize, value: u32) {
+    let per = 32 / bits;
+    let shift = bits * (i % per);
+    let mask = ((1u64 << bits) - 1) as u32;
+    words[i / per] = words[i / per] & !(mask << shift) | (value & mask) << shift;
+}
+
+/// `clamp(round_half_even(x / grid), -128, 127)`.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i8")]
+pub fn quantize(x: f32, grid: f32) -> i8 {
+    (x / grid).round_ties_even().clamp(-128.0, 127.0) as i8
+}
+
+/// A value put on a static grid and back; grid 0 means there is none.
+pub fn srq(x: f32, grid: f32) -> f32 {
+    if grid == 0.0 { x } else { f32::from(quantize(x, grid)) * grid }
+}
+
+/// Integer field `column` of a row that starts at `words[0]`, in [`Format`]'s layout.
+#[expect(clippy::cast_possible_truncation, reason = "fields have at most 8 bits")]
+pub fn field(words: &[u32], format: Format, column: usize) -> i32 {
+    let bits = format.bits() as usize;
+    let per_word = 32 / bits;
+    let in_word = column % per_word;
+    let (byte, level) = (in_word % 4, in_word / 4);
+    let raw = words[column / per_word] >> (8 * byte + bits * level);
+    ((raw << (32 - bits)) as i32) >> (32 - bits)
+}
+
+/// Row `row` of a weight matrix as floats, scales applied.
+pub fn weight_row(w: &[u32], scales: &[u32], format: Format, scale: Scale, row: usize, columns: usize) -> Vec<f32> {
+    let words_per_row = (format.row_bytes(columns as u32) / 4) as usize;
+    let words = &w[row * words_per_row..][..words_per_row];
+    let groups = (stride(columns as u32) / GROUP) as usize;
+    let scale_of = |c: usize| match scale {
+        Scale::None => 1.0,
+        Scale::Row => f32::from_bits(scales[row]),
+        Scale::Parts(n) => f32::from_bits(scales[row * n as usize + c / (columns / n as usize)]),
+        Scale::Group => load(scales, Act::F16, row * groups + c / GROUP as usize, 1.0),
+    };
+    (0..columns)
+        .map(|c| match format {
+            Format::F32 => f32::from_bits(words[c]),
+            Format::F16 => load(words, Act::F16, c, 1.0),
+            Format::Bf16 => bf16::from_bits((words[c / 2] >> (16 * (c % 2)) & 0xffff) as u16).to_f32(),
+            _ => field(words, format, c) as f32 * scale_of(c),
+        })
+        .collect()
+}
+
+/// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, the published activation.
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh())
+}

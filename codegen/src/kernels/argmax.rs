@@ -1,0 +1,119 @@
+//! Greedy choice on the device, in two dispatches: the best of each slice, then the best of those,
+//! which becomes the next input id while the position advances. Ties go to the smaller id.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, generic_shuffle, shuffle_choices};
+use crate::{
+    Caps, Reason,
+    io::Io,
+    kernel::{Kernel, require},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Argmax;
+
+/// What it computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Values to choose from: logits, or the slices' results in the last dispatch.
+    pub n: u32,
+    /// The last dispatch, which emits the token.
+    pub last: bool,
+    /// Slots of the ring `chosen` the host reads behind.
+    pub ring: u32,
+}
+
+/// How it is computed. Logits are f32, so there is no f16 to read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; at most the device's invocations.
+    pub wg: u32,
+    /// Logits of a slice (ignored by the last dispatch, which is one workgroup).
+    pub slice: u32,
+    /// Lanes combined by shuffles; 1 uses no subgroups.
+    pub sg: u32,
+}
+
+impl Shape {
+    /// Slices the first dispatch makes with `config`.
+    pub fn slices(&self, config: &Config) -> u32 {
+        self.n.div_ceil(config.slice)
+    }
+}
+
+impl Kernel for Argmax {
+    const NAME: &'static str = "argmax";
+    const TEMPLATE: &'static str = include_str!("../../../templates/argmax.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.last { vec!["run", "values", "indices", "ids", "chosen"] } else { vec!["logits", "values", "indices"] }
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        for wg in [32, 64, 128, 256] {
+            for slice in [512, 1024, 2048, 4096] {
+                for sg in shuffle_choices(caps) {
+                    all.push(Config { wg, slice, sg });
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let wg = if s.n < 4096 { 64 } else { 256 }.min(caps.max_invocations);
+        Config { wg, slice: 1024, sg: generic_shuffle(caps, wg) }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.n > 0 && c.slice > 0, "there is nothing to choose from");
+        require!(s.ring > 0 || !s.last, "the ring has no slots");
+        require!(s.slices(c) <= caps.max_groups, "{} slices exceed the device's grid", s.slices(c));
+        common_why_not(c.wg, c.sg, u64::from(c.wg / c.sg) * 8, caps)
+    }
+
+    fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
+        [if s.last { 1 } else { s.slices(c) }, 1, 1]
+    }
+
+    fn derived(_: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
+
+    /// The first dispatch's slices are a matter of configuration: the reference writes the best
+    /// of all as the only slice, so the last one must be told `n == 1`.
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        let values = if s.last { io.words("values") } else { io.words("logits") };
+        let best = (0..s.n as usize)
+            .map(|i| (f32::from_bits(values[i]), if s.last { io.words("indices")[i] } else { i as u32 }))
+            .fold((f32::MIN, u32::MAX), |a, b| if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a });
+        if s.last {
+            emit_token(io, best.1, s.ring);
+        } else {
+            io.words_mut("values")[0] = best.0.to_bits();
+            io.words_mut("indices")[0] = best.1;
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, false)
+    }
+}
+
+/// `parts/token.wgsl`: the token becomes the next input, the ring keeps it, the position advances.
+pub(crate) fn emit_token(io: &mut Io<'_>, token: u32, ring: u32) {
+    let (position, tokens) = (io.words("run")[0], io.words("run")[1]);
+    io.words_mut("ids")[0] = token;
+    io.words_mut("chosen")[(position % ring) as usize] = token;
+    let run = io.words_mut("run");
+    run[0] = position + tokens;
+    run[1] = 1;
+}

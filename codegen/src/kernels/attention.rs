@@ -1,0 +1,201 @@
+//! Attention by online softmax, for prefill (many tokens) and decode (one token, keys split over
+//! workgroups). Scores and sums are f32; there is no `1/sqrt(dim)`: the model's scale is 1.
+//!
+//! The query heads of one KV head are rows of a matrix (row `r`: token `r / group`, head
+//! `r % group`), so a key or value row that was read serves all of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, f16_choices, shuffle_choices};
+use crate::{
+    Caps, Reason,
+    io::{Io, load},
+    kernel::{Kernel, require},
+    types::{Act, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention;
+
+/// What it computes: `out = softmax(q k^T + mask) v` with a causal mask and, when `window > 0`,
+/// only the token itself and the `window - 1` before it. Layouts as in [`super::rope`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: u32,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Elements of a head; a multiple of 4.
+    pub dim: u32,
+    /// Sliding window; 0: all earlier positions.
+    pub window: u32,
+    /// Slots of a ring cache; 0: one slot a position.
+    pub ring: u32,
+    /// Element type of `q`.
+    pub q: Act,
+    /// Element type of the cache.
+    pub kv: Act,
+    /// Element type of `out`; codes are on the grid `grids[0]`.
+    pub out: Act,
+    /// One token at a time: the only case in which keys may be split over workgroups.
+    pub decode: bool,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Rows (token, head) of a workgroup: each needs `dim` floats of workgroup memory and `dim`
+    /// over the threads in registers.
+    pub rows: u32,
+    /// Keys of a tile.
+    pub keys: u32,
+    /// Threads that share a key's score; the workgroup has `keys * lanes` threads.
+    pub lanes: u32,
+    /// Key ranges, each a workgroup of its own, joined by `attention_merge`; decode only.
+    pub splits: u32,
+    /// Lanes combined by shuffles; 1 uses no subgroups.
+    pub sg: u32,
+    /// Reads and writes f16 by WGSL's type instead of packed words.
+    pub f16: bool,
+}
+
+impl Config {
+    fn wg(&self) -> u32 {
+        self.keys * self.lanes
+    }
+
+    fn shuffled(&self) -> u32 {
+        self.lanes.min(self.sg)
+    }
+}
+
+fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
+    let parts = c.lanes / c.shuffled();
+    u64::from(c.rows) * u64::from(s.dim * 4 + c.keys * parts * 4 + c.keys * 4 + 12)
+}
+
+impl Kernel for Attention {
+    const NAME: &'static str = "attention";
+    const TEMPLATE: &'static str = include_str!("../../../templates/attention.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
+        let mut names = vec!["run", "q", "k", "v"];
+        if c.splits > 1 {
+            names.push("partials");
+        } else {
+            if s.out.is_int() {
+                names.push("grids");
+            }
+            names.push("out");
+        }
+        names
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        let splits: &[u32] = if s.decode { &[1, 4, 8, 16, 32] } else { &[1] };
+        for rows in [1, 2, 4, 8] {
+            for keys in [8, 16, 32, 64] {
+                for lanes in [1, 4, 8, 16] {
+                    for &splits in splits {
+                        for sg in shuffle_choices(caps) {
+                            for f16 in f16_choices(caps) {
+                                all.push(Config { rows, keys, lanes, splits, sg, f16 });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let group = s.heads / s.kv_heads;
+        let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
+        let lanes = 8;
+        let make = |rows, keys, splits| Config { rows, keys, lanes, splits, sg: lanes.min(sg), f16: caps.f16 };
+        let rows = if s.decode { group.next_power_of_two().min(4) } else { 4 };
+        let splits = if s.decode { 16 } else { 1 };
+        [make(rows, 16, splits), make(2, 16, splits), make(1, 8, splits)]
+            .into_iter()
+            .find(|c| Self::why_not(s, c, caps).is_none())
+            .unwrap_or(Config { rows: 1, keys: 16, lanes: 1, splits, sg: 1, f16: false })
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.heads > 0 && s.kv_heads > 0 && s.heads % s.kv_heads == 0, "{} heads do not share {} KV heads", s.heads, s.kv_heads);
+        require!(s.dim > 0 && s.dim % 4 == 0, "a head of {} elements is not a multiple of 4", s.dim);
+        require!(!s.q.is_int() && !s.kv.is_int(), "scores need floats");
+        require!(s.ring == 0 || s.window > 0, "a ring keeps only a window's keys");
+        require!(s.decode || c.splits == 1, "only decode splits its keys");
+        require!(c.splits >= 1 && c.splits <= caps.max_groups, "{} splits exceed the device's grid", c.splits);
+        require!(c.lanes.is_power_of_two() && c.lanes <= s.dim / 4, "{} lanes share {} quads of a head", c.lanes, s.dim / 4);
+        require!(c.rows >= 1 && c.rows <= c.wg(), "{} rows need as many threads", c.rows);
+        let own = (s.dim / 4).div_ceil(c.wg());
+        require!(c.rows * own <= 16, "{} accumulator quads a thread would not stay in registers (at most 16)", c.rows * own);
+        common_why_not(c.wg(), c.sg, workgroup_bytes(s, c), caps)
+    }
+
+    fn groups(s: &Shape, c: &Config, tokens: u32) -> [u32; 3] {
+        [(tokens * (s.heads / s.kv_heads)).div_ceil(c.rows), s.kv_heads, c.splits]
+    }
+
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        vec![
+            ("wg", c.wg()),
+            ("lanes", c.lanes),
+            ("shuffled", c.shuffled()),
+            ("parts", c.lanes / c.shuffled()),
+            ("dim4", s.dim / 4),
+            ("group", s.heads / s.kv_heads),
+            ("own", (s.dim / 4).div_ceil(c.wg())),
+            ("q_quads", stride(s.heads * s.dim) / 4),
+            ("out_quads", stride(s.heads * s.dim) / 4),
+        ]
+    }
+
+    /// Computes the unsplit result: bindings as with `splits == 1`.
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        let (d, row) = (s.dim as usize, stride(s.heads * s.dim) as usize);
+        let (heads, kv_heads) = (s.heads as usize, s.kv_heads as usize);
+        let grid = if s.out.is_int() { io.f32("grids", 0) } else { 1.0 };
+        for t in 0..io.tokens {
+            let here = io.position() + t;
+            let first = if s.window > 0 { (here + 1).saturating_sub(s.window as usize) } else { 0 };
+            for head in 0..heads {
+                let q = io.row("q", s.q, t * row + head * d, d, 1.0);
+                let at = |p: usize| {
+                    let slot = if s.ring > 0 { p % s.ring as usize } else { p };
+                    (slot * kv_heads + head / (heads / kv_heads)) * d
+                };
+                let (keys, values) = (io.words("k"), io.words("v"));
+                let scores: Vec<f32> = (first..=here)
+                    .map(|p| (0..d).map(|i| q[i] * load(keys, s.kv, at(p) + i, 1.0)).sum())
+                    .collect();
+                let top = scores.iter().copied().fold(f32::MIN, f32::max);
+                let mut sum = 0.0;
+                let mut out = vec![0.0f32; d];
+                for (p, score) in (first..=here).zip(&scores) {
+                    let w = (score - top).exp();
+                    sum += w;
+                    for (i, o) in out.iter_mut().enumerate() {
+                        *o += w * load(values, s.kv, at(p) + i, 1.0);
+                    }
+                }
+                out.iter_mut().for_each(|o| *o /= sum);
+                io.store("out", s.out, t * row + head * d, &out, grid);
+            }
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, c.f16)
+    }
+}

@@ -1,0 +1,131 @@
+//! Rows of an embedding table by token id, dequantised to f32: token embeddings and per-layer
+//! embeddings, in every weight format. A table over the device's binding limit is split by rows:
+//! one dispatch a part, each writing only the tokens it holds.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, f16_choices};
+use crate::{
+    Caps, Reason,
+    io::{Io, weight_row},
+    kernel::{Kernel, require},
+    types::{Act, Format, GROUP, Scale, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather;
+
+/// What a gather computes: `out[t, :] = table[ids[t] - first, :] * scale * multiplier`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Rows of the table (of this part of it).
+    pub rows: u32,
+    /// Columns of a row.
+    pub columns: u32,
+    /// Storage format.
+    pub format: Format,
+    /// Scales of integer formats.
+    pub scale: Scale,
+    /// Token id of the part's first row.
+    pub first: u32,
+    /// The host has put row `t` of the table where token `t` expects it: there are no ids.
+    pub by_slot: bool,
+    /// Constant factor, such as the square root of the width.
+    pub multiplier: f64,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; one quad of the row each.
+    pub wg: u32,
+    /// Reads group scales by WGSL's `f16` (other scales have no f16 to read).
+    pub f16: bool,
+}
+
+fn quads(s: &Shape) -> u32 {
+    stride(s.columns) / 4
+}
+
+impl Kernel for Gather {
+    const NAME: &'static str = "gather";
+    const TEMPLATE: &'static str = include_str!("../../../templates/gather.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        let mut names = if s.by_slot { vec!["table"] } else { vec!["ids", "table"] };
+        if s.scale != Scale::None {
+            names.push("scales");
+        }
+        names.push("out");
+        names
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        for wg in [32, 64, 128, 256] {
+            for f16 in f16_choices(caps) {
+                all.push(Config { wg, f16 });
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let wg = quads(s).next_power_of_two().clamp(32, 128).min(caps.max_invocations);
+        Config { wg, f16: caps.f16 && s.scale == Scale::Group }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.rows > 0 && s.columns > 0, "the table is empty");
+        require!(s.format.is_int() != (s.scale == Scale::None), "{:?} with {:?} scales", s.format, s.scale);
+        if let Scale::Parts(n) = s.scale {
+            require!(n > 0 && s.columns % n == 0 && s.columns / n % 4 == 0, "{n} parts do not cut {} columns into quads", s.columns);
+        }
+        require!(!c.f16 || s.scale == Scale::Group, "there is no f16 to read");
+        let bytes = u64::from(s.rows) * s.format.row_bytes(s.columns);
+        require!(bytes <= caps.max_binding_bytes, "{bytes} bytes of table are over the binding limit of {}", caps.max_binding_bytes);
+        require!(quads(s).div_ceil(c.wg) <= caps.max_groups, "the row needs more workgroups than a dimension has");
+        common_why_not(c.wg, 1, 0, caps)
+    }
+
+    fn groups(s: &Shape, c: &Config, tokens: u32) -> [u32; 3] {
+        [tokens, quads(s).div_ceil(c.wg), 1]
+    }
+
+    fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
+        let parts = if let Scale::Parts(n) = s.scale { n } else { 1 };
+        vec![
+            ("quads", quads(s)),
+            ("groups", stride(s.columns) / GROUP),
+            ("parts", parts),
+            ("part_quads", s.columns / parts / 4),
+            ("factor", 1 << s.format.field_shift()),
+        ]
+    }
+
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        let (n, row) = (s.columns as usize, stride(s.columns) as usize);
+        for t in 0..io.tokens {
+            let id = if s.by_slot { t } else { (io.words("ids")[t] as usize).wrapping_sub(s.first as usize) };
+            if !s.by_slot && id >= s.rows as usize {
+                continue;
+            }
+            let scales = if s.scale == Scale::None { &[][..] } else { io.words("scales") };
+            let values: Vec<f32> = weight_row(io.words("table"), scales, s.format, s.scale, id, n)
+                .into_iter()
+                .map(|v| v * s.multiplier as f32)
+                .collect();
+            io.store("out", Act::F32, t * row, &values, 1.0);
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (false, c.f16)
+    }
+}

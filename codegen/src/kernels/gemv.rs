@@ -1,0 +1,353 @@
+//! `y = W x` for one token, with the epilogues that would otherwise be dispatches of their own.
+//!
+//! Decode reads every weight once, so this is the kernel that decides its speed. A group of
+//! `lanes` threads walks `rows` rows together, 16 bytes a thread at a time; neighbouring threads
+//! read neighbouring bytes. Integer activations make the sum exact and independent of order.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, f16_choices, generic_shuffle, shuffle_choices};
+use crate::{
+    Caps, Reason,
+    io::{self, Io},
+    kernel::{Kernel, require},
+    types::{Act, Format, GROUP, Scale, round_up, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemv;
+
+/// What follows the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Epilogue {
+    /// `y`.
+    Store,
+    /// `gelu(gate) * up`. Rows of the matrix alternate: four gates, four ups, four gates, …
+    Geglu,
+    /// `gelu(y) * aux`: the gate of the per-layer inputs.
+    Ple,
+    /// `y + aux`.
+    Residual,
+    /// `c * tanh(y / c)` with `c = softcap`.
+    Softcap,
+}
+
+/// What a matrix product computes; shared by [`Gemv`] and [`super::gemm::Gemm`].
+///
+/// `w`: rows of [`Format::row_bytes`], padded to a multiple of four rows (GeGLU: eight) with
+/// zeros. `scales`: f32 a row, or f16 a group. `x` and `out`: rows of [`stride`] elements; `aux`:
+/// f32 rows of the same stride as `out`. `grids`: f32 `[input, output of segment 0, 1, 2, out]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Results: rows of the matrix, or pairs of rows for GeGLU.
+    pub rows: u32,
+    /// Results of the whole row of `out`, and the place of this matrix's first in it: a matrix
+    /// over the binding limit is split by rows, one dispatch a part. A multiple of 4.
+    pub total: u32,
+    /// See `total`.
+    pub first: u32,
+    /// Columns of the matrix.
+    pub columns: u32,
+    /// Storage format of the weights.
+    pub format: Format,
+    /// Their scales.
+    pub scale: Scale,
+    /// Element type of the input; codes need integer weights with row scales.
+    pub x: Act,
+    /// Element type of the result; codes are on the grid `grids[4]`.
+    pub out: Act,
+    /// Puts the product on its static output grid before the epilogue.
+    pub grids: bool,
+    /// What follows.
+    pub epilogue: Epilogue,
+    /// Fused matrices: rows below `split_a` use output grid 0, below `split_b` grid 1, the rest
+    /// grid 2. Both 0 when there is one matrix. Multiples of 4.
+    pub split_a: u32,
+    /// See `split_a`.
+    pub split_b: u32,
+    /// The `c` of [`Epilogue::Softcap`].
+    pub softcap: f64,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads of a workgroup; at most the device's invocations.
+    pub wg: u32,
+    /// Threads that share a row; a power of two that divides `wg`.
+    pub lanes: u32,
+    /// Rows a group of lanes computes at once: each needs an accumulator and 16 bytes of weights
+    /// in registers, so at most 8.
+    pub rows: u32,
+    /// Lanes combined by shuffles; 1 uses no subgroups.
+    pub sg: u32,
+    /// Reads and writes f16 by WGSL's type instead of packed words.
+    pub f16: bool,
+}
+
+impl Shape {
+    /// Rows stored: padded so that a quad of results never straddles the end.
+    pub fn padded_rows(&self) -> u32 {
+        round_up(self.rows, 4) * if self.epilogue == Epilogue::Geglu { 2 } else { 1 }
+    }
+
+    /// Bytes of weights and scales one product reads.
+    pub fn weight_bytes(&self) -> u64 {
+        u64::from(self.padded_rows()) * (self.format.row_bytes(self.columns) + self.scale.row_bytes(self.columns))
+    }
+
+    /// Matrix rows behind one stored quad of results.
+    pub(crate) fn rows_per_quad(&self) -> u32 {
+        if self.epilogue == Epilogue::Geglu { 8 } else { 4 }
+    }
+
+    /// Whether the binding `grids` exists.
+    pub fn has_grids(&self) -> bool {
+        self.grids || self.x.is_int() || self.out.is_int()
+    }
+
+    pub(crate) fn has_aux(&self) -> bool {
+        matches!(self.epilogue, Epilogue::Ple | Epilogue::Residual)
+    }
+
+    pub(crate) fn bindings(&self) -> Vec<&'static str> {
+        let mut names = vec!["w"];
+        if self.scale != Scale::None {
+            names.push("scales");
+        }
+        names.push("x");
+        if self.has_grids() {
+            names.push("grids");
+        }
+        if self.has_aux() {
+            names.push("aux");
+        }
+        names.push("out");
+        names
+    }
+
+    pub(crate) fn why_not(&self, caps: &Caps) -> Option<Reason> {
+        require!(self.rows > 0 && self.columns > 0, "the matrix is empty");
+        require!(self.format.is_int() != (self.scale == Scale::None), "{:?} with {:?} scales", self.format, self.scale);
+        require!(!matches!(self.scale, Scale::Parts(_)), "only tables have scales by parts");
+        require!(!self.x.is_int() || self.scale == Scale::Row, "integer activations need integer weights with row scales");
+        // |x| <= 128, |field| <= 128 in place: the sum stays below 2^31 up to 2^17 columns.
+        require!(self.columns <= 1 << 16, "{} columns could overflow the 32-bit sum (at most 65536)", self.columns);
+        require!(
+            self.first % 4 == 0 && u64::from(self.first) + u64::from(self.rows) <= u64::from(self.total),
+            "rows {} to {} do not lie in {}",
+            self.first,
+            self.first + self.rows,
+            self.total
+        );
+        require!(self.split_a % 4 == 0 && self.split_b % 4 == 0, "fused matrices must start at a multiple of four rows");
+        let bytes = u64::from(self.padded_rows()) * self.format.row_bytes(self.columns);
+        require!(bytes <= caps.max_binding_bytes, "{bytes} bytes of weights are over the binding limit of {}", caps.max_binding_bytes);
+        None
+    }
+
+    pub(crate) fn common_derived(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("padded_rows", self.padded_rows()),
+            ("out_quads", round_up(self.rows, 4) / 4),
+            ("out_stride4", stride(self.total) / 4),
+            ("first4", self.first / 4),
+            ("groups", stride(self.columns) / GROUP),
+            ("shift", self.format.field_shift()),
+            ("factor", 1 << self.format.field_shift()),
+            ("has_grids", u32::from(self.has_grids())),
+        ]
+    }
+
+    /// The CPU version, for any number of tokens.
+    pub(crate) fn reference(&self, io: &mut Io<'_>) {
+        let (k, x_row, out_row) = (self.columns as usize, stride(self.columns) as usize, stride(self.total) as usize);
+        let words = (self.format.row_bytes(self.columns) / 4) as usize;
+        let scales = if self.scale == Scale::None { &[][..] } else { io.words("scales") };
+        let grid = |i: usize| if self.has_grids() { io.f32("grids", i) } else { 0.0 };
+        let tokens = io.tokens;
+        // Products first, row by row, so that a row is unpacked once for all tokens.
+        let mut y = vec![0.0f32; tokens * self.padded_rows() as usize];
+        let per_token = self.padded_rows() as usize;
+        if self.x.is_int() {
+            let x: Vec<i32> = (0..tokens * x_row).map(|i| i32::from(io::code(io.words("x"), i))).collect();
+            for r in 0..per_token {
+                let w: Vec<i32> =
+                    (0..k).map(|c| io::field(&io.words("w")[r * words..], self.format, c)).collect();
+                let scale = grid(0) * f32::from_bits(scales[r]);
+                for t in 0..tokens {
+                    let sum: i32 = x[t * x_row..].iter().zip(&w).map(|(a, b)| a * b).sum();
+                    y[t * per_token + r] = sum as f32 * scale;
+                }
+            }
+        } else {
+            let x: Vec<f32> = io.row("x", self.x, 0, tokens * x_row, 1.0);
+            for r in 0..per_token {
+                let w = io::weight_row(io.words("w"), scales, self.format, self.scale, r, k);
+                for t in 0..tokens {
+                    y[t * per_token + r] = dot(&x[t * x_row..][..k], &w);
+                }
+            }
+        }
+        let on_grid = |row: usize, v: f32| {
+            let row = row + self.first as usize;
+            let segment = match row {
+                _ if self.split_a == 0 || row < self.split_a as usize => 1,
+                _ if row < self.split_b as usize => 2,
+                _ => 3,
+            };
+            if self.grids { io::srq(v, grid(segment)) } else { v }
+        };
+        let n = round_up(self.rows, 4) as usize;
+        let mut finished = vec![0.0f32; tokens * n];
+        for t in 0..tokens {
+            let y = &y[t * per_token..][..per_token];
+            for i in 0..n {
+                finished[t * n + i] = match self.epilogue {
+                    Epilogue::Store => on_grid(i, y[i]),
+                    Epilogue::Geglu => {
+                        let at = i / 4 * 8 + i % 4;
+                        let (gate, up) = if self.grids {
+                            (io::srq(y[at], grid(1)), io::srq(y[at + 4], grid(2)))
+                        } else {
+                            (y[at], y[at + 4])
+                        };
+                        io::gelu(gate) * up
+                    }
+                    Epilogue::Ple => io::gelu(on_grid(i, y[i])) * io.f32("aux", t * out_row + self.first as usize + i),
+                    Epilogue::Residual => on_grid(i, y[i]) + io.f32("aux", t * out_row + self.first as usize + i),
+                    Epilogue::Softcap => {
+                        let c = self.softcap as f32;
+                        c * (on_grid(i, y[i]) / c).tanh()
+                    }
+                };
+            }
+        }
+        let out_grid = if self.out.is_int() { grid(4) } else { 1.0 };
+        for t in 0..tokens {
+            io.store("out", self.out, t * out_row + self.first as usize, &finished[t * n..][..n], out_grid);
+        }
+    }
+}
+
+/// Sum of products in eight running sums, which the compiler turns into vector code.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a8.zip(b8) {
+        for i in 0..8 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f32>() + tail
+}
+
+fn tile(c: &Config) -> u32 {
+    c.wg / c.lanes * c.rows
+}
+
+/// Lanes of a row that shuffles combine.
+fn shuffled(c: &Config) -> u32 {
+    c.lanes.min(c.sg)
+}
+
+impl Kernel for Gemv {
+    const NAME: &'static str = "gemv";
+    const TEMPLATE: &'static str = include_str!("../../../templates/gemv.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        s.bindings()
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        for wg in [32, 64, 128, 256] {
+            for lanes in [1, 4, 8, 16, 32, 64, 128] {
+                for rows in [1, 2, 4, 8] {
+                    for sg in shuffle_choices(caps) {
+                        for f16 in f16_choices(caps) {
+                            all.push(Config { wg, lanes, rows, sg, f16 });
+                        }
+                    }
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let chunks = stride(s.columns) / s.format.columns_per_vec4();
+        // A subgroup on a row where the row is long enough to feed it; otherwise fewer lanes.
+        let want = if caps.subgroups { caps.subgroup_min } else { 32 };
+        let lanes = want.min(chunks.next_power_of_two()).max(1);
+        let wg = 128.max(lanes).min(caps.max_invocations);
+        let rows = s.rows_per_quad().div_ceil(wg / lanes).max(if s.rows >= 1 << 13 { 4 } else { 2 });
+        let c = Config { wg, lanes, rows: rows.next_power_of_two().min(8), sg: generic_shuffle(caps, wg), f16: caps.f16 };
+        if Self::why_not(s, &c, caps).is_none() {
+            return c;
+        }
+        Config { wg: 64.min(caps.max_invocations), lanes: 8, rows: 1, sg: 1, f16: false }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(c.lanes.is_power_of_two() && c.lanes <= c.wg, "{} lanes do not divide a workgroup of {}", c.lanes, c.wg);
+        require!((1..=8).contains(&c.rows), "{} rows a thread would not stay in registers (1 to 8)", c.rows);
+        require!(
+            tile(c) % s.rows_per_quad() == 0,
+            "a workgroup's {} rows are not a multiple of {}",
+            tile(c),
+            s.rows_per_quad()
+        );
+        let chunks = stride(s.columns) / s.format.columns_per_vec4();
+        require!(c.lanes <= chunks.next_power_of_two(), "{} lanes share a row of {chunks} pieces", c.lanes);
+        let groups = s.padded_rows().div_ceil(tile(c));
+        require!(
+            groups.div_ceil(caps.max_groups) <= caps.max_groups,
+            "{groups} workgroups exceed the device's grid"
+        );
+        let parts = c.lanes / shuffled(c);
+        s.why_not(caps).or_else(|| common_why_not(c.wg, c.sg, u64::from(tile(c) * parts) * 4, caps))
+    }
+
+    fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
+        let groups = s.padded_rows().div_ceil(tile(c));
+        let x = grid_x(groups);
+        [x, groups.div_ceil(x), 1]
+    }
+
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        let mut d = s.common_derived();
+        d.extend([
+            ("chunks", stride(s.columns) / s.format.columns_per_vec4()),
+            ("quads", s.format.columns_per_vec4() / 4),
+            ("parts", c.lanes / shuffled(c)),
+            ("shuffled", shuffled(c)),
+            ("tile", tile(c)),
+            ("rows_per_quad", s.rows_per_quad()),
+            ("grid_x", grid_x(s.padded_rows().div_ceil(tile(c)))),
+        ]);
+        d
+    }
+
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        io.tokens = 1;
+        s.reference(io);
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, c.f16)
+    }
+}
+
+/// Workgroups along x: every device allows 65535, so more fold into rows of 32768.
+fn grid_x(groups: u32) -> u32 {
+    if groups <= 65_535 { groups } else { 32_768 }
+}

@@ -1,0 +1,167 @@
+//! Residual and RMSNorm in one dispatch: `x' = (x + RMS(y) * post) * scalar`, then
+//! `out = RMS(x') * pre`, stored as floats or as codes on the next matmul's grid.
+//! The residual stream stays f32; sums of squares are f32.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
+use crate::{
+    Caps, Reason,
+    io::Io,
+    kernel::{Kernel, require},
+    types::{Act, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm;
+
+/// What a norm dispatch computes. Rows of `x`, `y`, `sum` and `out` have [`stride`]`(width)` elements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Columns of the residual stream.
+    pub width: u32,
+    /// Adds `RMS(y) * post` to `x` first, and stores the sum.
+    pub residual: bool,
+    /// Element type of `y`.
+    pub y: Act,
+    /// Multiplies the sum by `scalar[0]` (needs `residual`).
+    pub scaled: bool,
+    /// Normalises the result by `pre`; otherwise `out` is the sum itself.
+    pub norm: bool,
+    /// Element type of `out`; `None` stores the sum only (needs `residual`).
+    pub out: Option<Act>,
+    /// Added to the mean of squares.
+    pub eps: f64,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; at most the device's invocations. Each holds `width / 4 / wg` quads in registers.
+    pub wg: u32,
+    /// Lanes combined by shuffles before workgroup memory; 1 uses no subgroups.
+    pub sg: u32,
+    /// Reads and writes f16 by WGSL's type instead of packed words.
+    pub f16: bool,
+}
+
+fn per_thread(shape: &Shape, wg: u32) -> u32 {
+    (stride(shape.width) / 4).div_ceil(wg)
+}
+
+impl Kernel for Norm {
+    const NAME: &'static str = "norm";
+    const TEMPLATE: &'static str = include_str!("../../../templates/norm.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        let mut names = vec!["x"];
+        if s.residual {
+            names.extend(["y", "post", "sum"]);
+        }
+        if s.scaled {
+            names.push("scalar");
+        }
+        if s.norm {
+            names.push("pre");
+        }
+        if s.out == Some(Act::I8) {
+            names.push("grids");
+        }
+        if s.out.is_some() {
+            names.push("out");
+        }
+        names
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        for wg in [32, 64, 128, 256, 512] {
+            for sg in shuffle_choices(caps) {
+                for f16 in f16_choices(caps) {
+                    all.push(Config { wg, sg, f16 });
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        // About two quads a thread keeps the two dependent reductions short.
+        let wg = (stride(s.width) / 8).next_power_of_two().clamp(64, 256).min(caps.max_invocations);
+        let wg = if per_thread(s, wg) > 16 { caps.max_invocations.min(1024) } else { wg };
+        Config { wg, sg: generic_shuffle(caps, wg), f16: caps.f16 }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.width > 0, "the width is zero");
+        require!(s.residual || !s.scaled, "only a residual sum can be scaled");
+        require!(s.residual || s.out.is_some(), "nothing would be stored");
+        require!(
+            per_thread(s, c.wg) <= 32,
+            "{} quads a thread would not stay in registers (at most 32)",
+            per_thread(s, c.wg)
+        );
+        common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps)
+    }
+
+    fn groups(_: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
+        [tokens, 1, 1]
+    }
+
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        vec![
+            ("quads", stride(s.width) / 4),
+            ("per_thread", per_thread(s, c.wg)),
+            ("has_out", u32::from(s.out.is_some())),
+        ]
+    }
+
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        let (n, row) = (s.width as usize, stride(s.width) as usize);
+        let tokens = io.tokens;
+        let eps = s.eps as f32;
+        for t in 0..tokens {
+            let mut x = io.row("x", Act::F32, t * row, n, 1.0);
+            if s.residual {
+                let y = io.row("y", s.y, t * row, n, 1.0);
+                let r = inverse_rms(&y, eps);
+                let post = io.row("post", Act::F32, 0, n, 1.0);
+                for i in 0..n {
+                    x[i] += y[i] * r * post[i];
+                }
+                if s.scaled {
+                    let scalar = io.f32("scalar", 0);
+                    x.iter_mut().for_each(|v| *v *= scalar);
+                }
+                io.store("sum", Act::F32, t * row, &x, 1.0);
+            }
+            if s.norm {
+                let r = inverse_rms(&x, eps);
+                let pre = io.row("pre", Act::F32, 0, n, 1.0);
+                for i in 0..n {
+                    x[i] = x[i] * (r * pre[i]);
+                }
+            }
+            if let Some(out) = s.out {
+                let grid = if out == Act::I8 { io.f32("grids", 0) } else { 1.0 };
+                io.store("out", out, t * row, &x, grid);
+            }
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, c.f16)
+    }
+}
+
+/// `(mean(v^2) + eps)^-1/2`.
+pub(crate) fn inverse_rms(v: &[f32], eps: f32) -> f32 {
+    let squares: f32 = v.iter().map(|x| x * x).sum();
+    1.0 / (squares / v.len() as f32 + eps).sqrt()
+}

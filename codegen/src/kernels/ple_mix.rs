@@ -1,0 +1,117 @@
+//! Per-layer inputs: `out[l] = (RMS(context[l] * scale) * weight + table[l]) / sqrt(2)` for every
+//! layer `l` of every token. `context` is the projected embedding, `table` the gathered row.
+//! The output is layer-major, `[layers][capacity][stride(dim)]`, so that a layer's slice can be
+//! bound by itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::{common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, shuffle_choices};
+use crate::{
+    Caps, Reason,
+    io::Io,
+    kernel::{Kernel, require},
+    types::{Act, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct PleMix;
+
+/// What it computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Layers of the model.
+    pub layers: u32,
+    /// Elements of one layer's input; a multiple of 4.
+    pub dim: u32,
+    /// Tokens the output has room for, each layer.
+    pub capacity: u32,
+    /// Element type of `context`.
+    pub context: Act,
+    /// Factor on `context`: `hidden^-1/2`.
+    pub scale: f64,
+    /// Added to the mean of squares.
+    pub eps: f64,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; at most the device's invocations.
+    pub wg: u32,
+    /// Lanes combined by shuffles; 1 uses no subgroups.
+    pub sg: u32,
+    /// Reads f16 by WGSL's type instead of packed words.
+    pub f16: bool,
+}
+
+impl Kernel for PleMix {
+    const NAME: &'static str = "ple_mix";
+    const TEMPLATE: &'static str = include_str!("../../../templates/ple_mix.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["context", "table", "weight", "out"]
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        for wg in [16, 32, 64, 128] {
+            for sg in shuffle_choices(caps) {
+                for f16 in f16_choices(caps) {
+                    all.push(Config { wg, sg, f16 });
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let wg = (s.dim / 4).next_power_of_two().clamp(32, 128).min(caps.max_invocations);
+        Config { wg, sg: generic_shuffle(caps, wg), f16: caps.f16 }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.dim > 0 && s.dim % 4 == 0, "a layer's {} inputs are not a multiple of 4", s.dim);
+        require!(s.layers <= caps.max_groups, "{} layers exceed the device's workgroups", s.layers);
+        common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps)
+    }
+
+    fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
+        [tokens, s.layers, 1]
+    }
+
+    fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
+        vec![
+            ("quads", s.dim / 4),
+            ("row_quads", stride(s.layers * s.dim) / 4),
+            ("out_quads", stride(s.dim) / 4),
+            ("layer_quads", s.capacity * stride(s.dim) / 4),
+        ]
+    }
+
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        let (n, row) = (s.dim as usize, stride(s.layers * s.dim) as usize);
+        let out_row = stride(s.dim) as usize;
+        let weight = io.row("weight", Act::F32, 0, n, 1.0);
+        for t in 0..io.tokens {
+            for l in 0..s.layers as usize {
+                let mut c = io.row("context", s.context, t * row + l * n, n, 1.0);
+                c.iter_mut().for_each(|v| *v *= s.scale as f32);
+                let a = io.row("table", Act::F32, t * row + l * n, n, 1.0);
+                let r = inverse_rms(&c, s.eps as f32);
+                let mixed: Vec<f32> =
+                    (0..n).map(|i| (c[i] * r * weight[i] + a[i]) * std::f32::consts::FRAC_1_SQRT_2).collect();
+                io.store("out", Act::F32, (l * s.capacity as usize + t) * out_row, &mixed, 1.0);
+            }
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, c.f16)
+    }
+}

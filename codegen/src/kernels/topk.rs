@@ -1,0 +1,113 @@
+//! The largest logits in falling order, by rounds: every slice of `chunk` values is sorted in
+//! workgroup memory and its first `keep` survive, until one slice is left. What sampling needs.
+
+use serde::{Deserialize, Serialize};
+
+use super::common_why_not;
+use crate::{
+    Caps, Reason,
+    io::Io,
+    kernel::{Kernel, require},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct Topk;
+
+/// What one round computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Values that come in.
+    pub n: u32,
+    /// Values of a slice: a power of two; 8 bytes of workgroup memory each.
+    pub chunk: u32,
+    /// Values that survive of each slice; missing ones are (-3.4e38, 0xffffffff).
+    pub keep: u32,
+    /// The first round: indices are the values' own places.
+    pub first: bool,
+}
+
+/// How it is computed. Logits are f32, and the sort exchanges by workgroup memory at every
+/// distance, so there is neither f16 nor a shuffle here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; each compares `chunk / 2 / wg` pairs a step.
+    pub wg: u32,
+}
+
+impl Shape {
+    /// Slices of this round.
+    pub fn slices(&self) -> u32 {
+        self.n.div_ceil(self.chunk)
+    }
+
+    /// The rounds that bring `n` values down to one slice of `keep`.
+    pub fn rounds(n: u32, keep: u32) -> Vec<Self> {
+        let chunk = (2 * keep).next_power_of_two().max(1024);
+        let mut rounds = vec![Self { n, chunk, keep, first: true }];
+        while let Some(last) = rounds.last().filter(|r| r.slices() > 1) {
+            rounds.push(Self { n: last.slices() * keep, chunk, keep, first: false });
+        }
+        rounds
+    }
+}
+
+impl Kernel for Topk {
+    const NAME: &'static str = "topk";
+    const TEMPLATE: &'static str = include_str!("../../../templates/topk.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.first {
+            vec!["values", "top_values", "top_indices"]
+        } else {
+            vec!["values", "indices", "top_values", "top_indices"]
+        }
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let all = [32, 64, 128, 256, 512].map(|wg| Config { wg });
+        all.into_iter().filter(|c| Self::why_not(s, c, caps).is_none()).collect()
+    }
+
+    fn generic(_: &Shape, caps: &Caps) -> Config {
+        Config { wg: 256.min(caps.max_invocations) }
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(s.chunk.is_power_of_two() && s.chunk >= 2, "a slice of {} cannot be sorted bitonically", s.chunk);
+        require!(s.keep > 0 && s.keep <= s.chunk / 2, "{} of a slice of {} would not shrink the values", s.keep, s.chunk);
+        require!(s.slices() <= caps.max_groups, "{} slices exceed the device's grid", s.slices());
+        common_why_not(c.wg, 1, u64::from(s.chunk) * 8, caps)
+    }
+
+    fn groups(s: &Shape, _: &Config, _: u32) -> [u32; 3] {
+        [s.slices(), 1, 1]
+    }
+
+    fn derived(_: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
+
+    fn reference(s: &Shape, io: &mut Io<'_>) {
+        for slice in 0..s.slices() as usize {
+            let start = slice * s.chunk as usize;
+            let mut all: Vec<(f32, u32)> = (start..(start + s.chunk as usize).min(s.n as usize))
+                .map(|i| (io.f32("values", i), if s.first { i as u32 } else { io.words("indices")[i] }))
+                .collect();
+            all.resize(s.chunk as usize, (-3.4e38, u32::MAX));
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            for (i, (v, id)) in all.into_iter().take(s.keep as usize).enumerate() {
+                io.words_mut("top_values")[slice * s.keep as usize + i] = v.to_bits();
+                io.words_mut("top_indices")[slice * s.keep as usize + i] = id;
+            }
+        }
+    }
+
+    fn features(_: &Config) -> (bool, bool) {
+        (false, false)
+    }
+}

@@ -1,0 +1,162 @@
+//! Shapes to render, check and snapshot: those of Gemma 4 E2B, and odd ones that fit no tile.
+
+use crate::{
+    Workload,
+    kernels::{
+        argmax, attention, attention_merge, gather,
+        gemv::{self, Epilogue},
+        norm, ple_mix, rope, sample, topk,
+    },
+    types::{Act, Format, Scale},
+};
+
+/// A matrix product without grids or epilogue.
+fn product(rows: u32, columns: u32, format: Format, scale: Scale, x: Act, out: Act) -> gemv::Shape {
+    gemv::Shape {
+        rows,
+        total: rows,
+        first: 0,
+        columns,
+        format,
+        scale,
+        x,
+        out,
+        grids: x.is_int(),
+        epilogue: Epilogue::Store,
+        split_a: 0,
+        split_b: 0,
+        softcap: 0.0,
+    }
+}
+
+/// The matrix products of one width: `(hidden, ffn, ple, q + k + v rows, q rows, vocabulary)`.
+fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv::Shape> {
+    use Format::{Bf16, F16, F32, I2, I4, I8};
+    let mut all = Vec::new();
+    // Static grids: the published mobile layout.
+    for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32)] {
+        let qkv = gemv::Shape { split_a: q, split_b: q + kv, ..product(q + 2 * kv, h, format, Scale::Row, Act::I8, act) };
+        all.push(qkv);
+        all.push(product(h, q, format, Scale::Row, Act::I8, act));
+        all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, Scale::Row, Act::I8, Act::I8) });
+        all.push(product(h, ffn, format, Scale::Row, Act::I8, act));
+    }
+    all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, I8, Scale::Row, Act::I8, Act::I8) });
+    all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F32));
+    all.push(gemv::Shape { epilogue: Epilogue::Residual, ..product(h, ple, I8, Scale::Row, Act::I8, Act::F32) });
+    // Float activations: bf16 and f16 as stored, int8 and int4 quantised at load, the int2 head.
+    for (format, scale) in [
+        (F32, Scale::None),
+        (Bf16, Scale::None),
+        (F16, Scale::None),
+        (I8, Scale::Group),
+        (I4, Scale::Group),
+        (I2, Scale::Row),
+    ] {
+        for act in [Act::F32, Act::F16] {
+            all.push(product(h, ffn, format, scale, act, act));
+            all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, scale, act, act) });
+        }
+        all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, format, scale, Act::F16, Act::F16) });
+        // A head over the smallest binding limit is split by rows; one such part stands for all.
+        let rows = vocab.min((1 << 17) / (format.bits() / 2).max(1));
+        all.push(gemv::Shape {
+            epilogue: Epilogue::Softcap,
+            softcap: 30.0,
+            ..product(rows, h, format, scale, Act::F16, Act::F32)
+        });
+    }
+    all
+}
+
+/// Everything but the matrix products.
+fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vocab: u32) -> Vec<Workload> {
+    let mut all = Vec::new();
+    let eps = 1e-6;
+    for (format, scale) in [
+        (Format::I2, Scale::Row),
+        (Format::I4, Scale::Group),
+        (Format::I8, Scale::Group),
+        (Format::Bf16, Scale::None),
+        (Format::F32, Scale::None),
+    ] {
+        let rows = vocab.min(16_384);
+        all.push(Workload::Gather(gather::Shape { rows, columns: h, format, scale, first: 7, by_slot: false, multiplier: 39.2 }));
+    }
+    all.push(Workload::Gather(gather::Shape {
+        rows: 512,
+        columns: layers * ple,
+        format: Format::I4,
+        scale: Scale::Parts(layers),
+        first: 0,
+        by_slot: true,
+        multiplier: 16.0,
+    }));
+    for context in [Act::F32, Act::F16] {
+        all.push(Workload::PleMix(ple_mix::Shape { layers, dim: ple, capacity: 512, context, scale: 0.0255, eps }));
+    }
+    for y in [Act::F32, Act::F16] {
+        for out in [Some(Act::F32), Some(Act::F16), Some(Act::I8), None] {
+            for residual in [false, true] {
+                for norm in [false, true] {
+                    if (residual || out.is_some()) && (out.is_some() || !norm) {
+                        all.push(Workload::Norm(norm::Shape { width: h, residual, y, scaled: residual && norm, norm, out, eps }));
+                    }
+                }
+            }
+        }
+    }
+    for (full, kv_own) in [(false, true), (true, true), (false, false)] {
+        let dim = if full { 2 * dim } else { dim };
+        let ring = if full { 0 } else { 1024 };
+        for act in [Act::F32, Act::F16] {
+            let kv_heads_here = if kv_own { kv_heads } else { 0 };
+            all.push(Workload::Rope(rope::Shape {
+                heads,
+                kv_heads: kv_heads_here,
+                dim,
+                rotary: if full { dim / 8 } else { dim / 2 },
+                qkv: act,
+                q: act,
+                kv: act,
+                ring,
+                eps,
+            }));
+            for decode in [false, true] {
+                for out in [act, Act::I8] {
+                    let window = if full { 0 } else { 512 };
+                    all.push(Workload::Attention(attention::Shape { heads, kv_heads, dim, window, ring, q: act, kv: act, out, decode }));
+                }
+            }
+        }
+        for out in [Act::F32, Act::F16, Act::I8] {
+            all.push(Workload::AttentionMerge(attention_merge::Shape { heads, dim, splits: 16, out }));
+        }
+    }
+    all.push(Workload::Argmax(argmax::Shape { n: vocab, last: false, ring: 0 }));
+    all.push(Workload::Argmax(argmax::Shape { n: vocab.div_ceil(1024), last: true, ring: 64 }));
+    all.extend(topk::Shape::rounds(vocab, 64).into_iter().map(Workload::Topk));
+    all.push(Workload::Sample(sample::Shape { n: 64, ring: 64 }));
+    all
+}
+
+/// Every kernel at the shapes of Gemma 4 E2B, in all formats.
+pub fn e2b() -> Vec<Workload> {
+    let mut all = others(1536, 8, 1, 256, 256, 35, 262_144);
+    for s in products(1536, 6144, 256, 2048, 256, 262_144).into_iter().chain(products(1536, 12_288, 256, 4096, 512, 262_144)) {
+        all.push(Workload::Gemv(s.clone()));
+        all.push(Workload::Gemm(s));
+    }
+    all.dedup();
+    all
+}
+
+/// The same kernels at shapes that are no multiple of 4, 32 or any tile.
+pub fn odd() -> Vec<Workload> {
+    let mut all = others(150, 6, 2, 24, 20, 3, 1003);
+    for s in products(150, 97, 20, 144, 48, 1003).into_iter().chain(products(33, 1, 4, 8, 4, 5)) {
+        all.push(Workload::Gemv(s.clone()));
+        all.push(Workload::Gemm(s));
+    }
+    all
+}

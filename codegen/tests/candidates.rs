@@ -1,0 +1,55 @@
+//! Every candidate of every kernel renders, parses, validates and translates.
+
+use wgforge_codegen::{Caps, Target, Workload, shapes};
+
+/// The classes of device the candidates are drawn for.
+fn classes() -> Vec<Caps> {
+    let roomy = Caps { max_invocations: 1024, max_workgroup_bytes: 48 << 10, max_binding_bytes: 2 << 30, ..Caps::default() };
+    vec![
+        Caps::webgpu_baseline(),
+        Caps::webgpu_baseline().with_subgroups(4),
+        roomy.with_subgroups(32).with_f16(true),
+    ]
+}
+
+fn check(workloads: &[Workload]) {
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for caps in classes() {
+        for workload in workloads {
+            let generic = workload.generic(&caps);
+            if let Some(reason) = generic.why_not(&caps) {
+                failures.push(format!("generic {generic:?}: {reason}"));
+            }
+            let mut candidates = workload.candidates(&caps);
+            assert!(!candidates.is_empty(), "no candidate for {workload:?} on {}", caps.class());
+            // Large spaces are drawn from evenly; the tuner renders each one it tries anyway.
+            let stride = candidates.len().div_ceil(24);
+            candidates = candidates.into_iter().step_by(stride).collect();
+            candidates.push(generic);
+            for candidate in candidates {
+                count += 1;
+                match candidate.render(Target::Native) {
+                    Ok(r) if r.workgroup_bytes <= caps.max_workgroup_bytes => {}
+                    Ok(r) => failures.push(format!("{candidate:?} takes {} bytes of workgroup memory", r.workgroup_bytes)),
+                    Err(e) => failures.push(e.to_string()),
+                }
+                if failures.len() > 3 {
+                    panic!("{}", failures.join("\n\n"));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(count > 1000, "only {count} candidates were rendered");
+}
+
+#[test]
+fn every_candidate_for_e2b_shapes_is_a_valid_shader() {
+    check(&shapes::e2b());
+}
+
+#[test]
+fn every_candidate_for_odd_shapes_is_a_valid_shader() {
+    check(&shapes::odd());
+}

@@ -1,0 +1,50 @@
+{#- Four consecutive columns of integer weights out of one word, as int8 lanes that carry the
+    factor 2^(8 - bits): fields are used in place, in two's complement, so there is no zero point.
+    Emits `field_J(word)` for each J. -#}
+{% component fields(format: string) -%}
+{% if format == "i8" -%}
+fn field_0(w: u32) -> u32 { return w; }
+{%- elif format == "i4" -%}
+fn field_0(w: u32) -> u32 { return (w << 4u) & 0xf0f0f0f0u; }
+fn field_1(w: u32) -> u32 { return w & 0xf0f0f0f0u; }
+{%- elif format == "i2" -%}
+fn field_0(w: u32) -> u32 { return (w << 6u) & 0xc0c0c0c0u; }
+fn field_1(w: u32) -> u32 { return (w << 4u) & 0xc0c0c0c0u; }
+fn field_2(w: u32) -> u32 { return (w << 2u) & 0xc0c0c0c0u; }
+fn field_3(w: u32) -> u32 { return w & 0xc0c0c0c0u; }
+{%- endif %}
+fn lanes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xI8(w)); }
+{%- endcomponent fields %}
+
+{#- Declares weight rows and `NAME_quad(index) -> vec4<f32>` or, for integers, `-> u32` of int8
+    lanes (factor as above); `index` counts quads from the first row. For kernels that walk
+    a tile quad by quad; gemv reads 16 bytes at a time instead. -#}
+{% component weight_quads(name: string, binding: integer, format: string) -%}
+{% if format == "f32" -%}
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec4<f32>>;
+fn {{ name }}_quad(i: u32) -> vec4<f32> { return {{ name }}[i]; }
+{%- elif format == "f16" -%}
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec2<u32>>;
+fn {{ name }}_quad(i: u32) -> vec4<f32> {
+  let w = {{ name }}[i];
+  return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
+}
+{%- elif format == "bf16" -%}
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec2<u32>>;
+fn {{ name }}_quad(i: u32) -> vec4<f32> {
+  let w = {{ name }}[i];
+  return bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u));
+}
+{%- else -%}
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<u32>;
+fn {{ name }}_quad(i: u32) -> u32 {
+{%- if format == "i8" %}
+  return {{ name }}[i];
+{%- elif format == "i4" %}
+  return ({{ name }}[i >> 1u] << (4u - 4u * (i & 1u))) & 0xf0f0f0f0u;
+{%- else %}
+  return ({{ name }}[i >> 2u] << (6u - 2u * (i & 3u))) & 0xc0c0c0c0u;
+{%- endif %}
+}
+{%- endif %}
+{%- endcomponent weight_quads %}

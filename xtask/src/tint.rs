@@ -1,0 +1,85 @@
+//! The web form of every kernel, compiled by Tint: naga accepts what browsers refuse (barriers in
+//! non-uniform flow, constants that overflow, reserved words).
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use wgforge_codegen::{Caps, Target, Variant, Workload, shapes};
+
+/// Candidates taken of each workload and class; the generic one always comes on top.
+const DRAWN: usize = 6;
+
+/// The classes of device to render for: with and without each feature, and a roomy one.
+fn classes() -> Vec<Caps> {
+    let roomy = Caps { max_invocations: 1024, max_workgroup_bytes: 32 << 10, max_binding_bytes: 2 << 30, ..Caps::default() };
+    vec![
+        Caps::webgpu_baseline(),
+        Caps::webgpu_baseline().with_f16(true),
+        Caps::webgpu_baseline().with_subgroups(4),
+        roomy.clone().with_subgroups(32),
+        roomy.with_subgroups(64).with_f16(true),
+    ]
+}
+
+/// Candidates spread over the whole space, and the generic one.
+fn drawn(workload: &Workload, caps: &Caps) -> Vec<Variant> {
+    let all = workload.candidates(caps);
+    let stride = all.len().div_ceil(DRAWN).max(1);
+    all.into_iter().step_by(stride).chain([workload.generic(caps)]).collect()
+}
+
+/// Writes one file for each distinct shader into `out`, with an index that says what each is.
+///
+/// # Errors
+/// A template that does not render, or a file that cannot be written.
+pub(crate) fn render(out: &Path) -> Result<usize> {
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    for entry in fs::read_dir(out)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "wgsl") {
+            fs::remove_file(&path)?;
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut index = BTreeMap::new();
+    for caps in classes() {
+        for workload in shapes::e2b().iter().chain(&shapes::odd()) {
+            for variant in drawn(workload, &caps) {
+                let text = variant.wgsl(Target::Web).with_context(|| format!("{variant:?}"))?;
+                if !seen.insert(text.clone()) {
+                    continue;
+                }
+                let file = format!("{}-{:05}.wgsl", variant.kernel(), seen.len());
+                fs::write(out.join(&file), text)?;
+                index.insert(file, format!("{} {}", workload.shape_json(), variant.config_json()));
+            }
+        }
+    }
+    fs::write(out.join("index.json"), serde_json::to_string_pretty(&index)?)?;
+    Ok(index.len())
+}
+
+/// Renders into `out` and compiles everything with Tint.
+///
+/// # Errors
+/// Shaders that Tint refuses (printed by the checker), or a missing node installation.
+pub(crate) fn check(root: &Path, out: &Path) -> Result<()> {
+    let count = render(out)?;
+    println!("{count} shaders in {}", out.display());
+    let tool = root.join("tools/tint");
+    if !tool.join("node_modules/webgpu").exists() {
+        let status = Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(&tool)
+            .status()
+            .context("running npm; node 20 or later is needed")?;
+        ensure!(status.success(), "npm ci failed in {}", tool.display());
+    }
+    let out: PathBuf = fs::canonicalize(out)?;
+    let status = Command::new("node").arg(tool.join("check.mjs")).arg(out).status().context("running node")?;
+    ensure!(status.success(), "Tint refuses shaders; see above");
+    Ok(())
+}
