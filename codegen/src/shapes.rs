@@ -58,15 +58,21 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
             all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, scale, act, act) });
         }
         all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, format, scale, Act::F16, Act::F16) });
-        // A head over the smallest binding limit is split by rows; one such part stands for all.
-        let rows = vocab.min((1 << 17) / (format.bits() / 2).max(1));
         all.push(gemv::Shape {
             epilogue: Epilogue::Softcap,
             softcap: 30.0,
-            ..product(rows, h, format, scale, Act::F16, Act::F32)
+            ..product(vocab, h, format, scale, Act::F16, Act::F32)
         });
     }
+    all.iter_mut().for_each(fit);
     all
+}
+
+/// A matrix over the smallest binding limit is split by rows; its first part stands for all.
+fn fit(s: &mut gemv::Shape) {
+    let pairs = if s.epilogue == Epilogue::Geglu { 2 } else { 1 };
+    let most = (128 << 20) / (s.format.row_bytes(s.columns) * pairs);
+    s.rows = s.rows.min(u32::try_from(most).unwrap_or(u32::MAX) / 64 * 64);
 }
 
 /// Everything but the matrix products.

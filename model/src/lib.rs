@@ -1,12 +1,23 @@
 //! Gemma 4 on tuned WebGPU kernels: checkpoints, tokenizer, plan, sampling, generation.
 
+mod backend;
 pub mod checkpoint;
 pub mod config;
 mod error;
+mod generate;
+mod host_rows;
+mod model;
+mod pack;
+mod plan;
 pub mod synth;
 pub mod tokenizer;
+mod weights;
 
+pub use backend::Kernels;
 pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, LayerKind, LayerShape, Rope, TextConfig};
 pub use error::{Error, Result};
+pub use generate::{Request, Stats};
+pub use model::{Choice, Model, Options, Target};
+pub use pack::WeightMode;
 pub use tokenizer::Tokenizer;

@@ -38,7 +38,13 @@ fn e2b_is_as_published() {
     assert_eq!((c.intermediate(14), c.intermediate(15)), (6144, 12288));
     assert_eq!(c.ple_width(), 8960);
     for layer in 0..35 {
-        let source = if layer < 15 { layer } else if layer % 5 == 4 { 14 } else { 13 };
+        let source = if layer < 15 {
+            layer
+        } else if layer % 5 == 4 {
+            14
+        } else {
+            13
+        };
         assert_eq!(c.kv_source(layer), source, "layer {layer}");
     }
 }
@@ -150,7 +156,10 @@ fn odd_ropes_are_refused() {
         config["text_config"]["rope_parameters"][kind] = value;
         config
     };
-    refused(&rope("full_attention", json!({ "rope_theta": 1e6, "rope_type": "yarn" })), &["yarn", "rope_type"]);
+    refused(
+        &rope("full_attention", json!({ "rope_theta": 1e6, "rope_type": "yarn" })),
+        &["yarn", "rope_type"],
+    );
     let scaled = json!({ "rope_theta": 1e4, "rope_type": "default", "factor": 8.0 });
     refused(&rope("sliding_attention", scaled), &["sliding_attention.factor", "8"]);
     refused(&rope("sliding_attention", Value::Null), &["rope_parameters.sliding_attention", "missing"]);

@@ -249,10 +249,14 @@ fn rank(report: &AdapterReport) -> u32 {
 }
 
 fn instance(backends: wgpu::Backends) -> wgpu::Instance {
-    // Without the indirect validation that wgpu leaves on in release builds: it costs a dispatch
-    // and a barrier for each indirect dispatch. WGPU_* variables may still turn flags on.
-    let flags =
-        if cfg!(debug_assertions) { wgpu::InstanceFlags::debugging() } else { wgpu::InstanceFlags::empty() };
+    // Never with the validation of indirect dispatches, which wgpu leaves on even in release builds:
+    // it adds a dispatch and a barrier to each of them and lowers the buffer limits to 4 GiB, so
+    // that a debug build would also choose other kernels. WGPU_* variables may turn flags on.
+    let flags = if cfg!(debug_assertions) {
+        wgpu::InstanceFlags::DEBUG | wgpu::InstanceFlags::VALIDATION
+    } else {
+        wgpu::InstanceFlags::empty()
+    };
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         flags: flags.with_env(),

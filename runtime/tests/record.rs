@@ -166,6 +166,6 @@ fn without_timestamps_nothing_is_timed_and_that_is_no_error() {
     let mut recorder = Recorder::with_timestamps(&device, 4).expect("nothing to do");
     drop(recorder.pass("untimed"));
     assert_eq!(block_on(recorder.submit().timestamps().read()).expect("no error"), None, "no times");
-    let recorder = Recorder::new(&common::noop(), "untimed");
+    let recorder = Recorder::new(&noop(), "untimed");
     assert_eq!(block_on(recorder.submit().timestamps().read()).expect("no error"), None, "no times");
 }

@@ -21,6 +21,9 @@ enum Command {
         /// Where the shaders go.
         #[arg(long, default_value = "target/tint")]
         out: PathBuf,
+        /// Candidates of each workload and class, besides the generic one.
+        #[arg(long, default_value_t = 6)]
+        candidates: usize,
         /// Writes the shaders and stops there.
         #[arg(long)]
         render_only: bool,
@@ -30,11 +33,11 @@ enum Command {
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match Args::parse().command {
-        Command::Tint { out, render_only: true } => {
-            let count = tint::render(&root.join(out))?;
+        Command::Tint { out, candidates, render_only: true } => {
+            let count = tint::render(&root.join(out), candidates)?;
             println!("{count} shaders");
             Ok(())
         }
-        Command::Tint { out, .. } => tint::check(root, &root.join(out)),
+        Command::Tint { out, candidates, .. } => tint::check(root, &root.join(out), candidates),
     }
 }

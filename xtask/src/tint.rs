@@ -9,9 +9,6 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use wgforge_codegen::{Caps, Target, Variant, Workload, shapes};
 
-/// Candidates taken of each workload and class; the generic one always comes on top.
-const DRAWN: usize = 6;
-
 /// The classes of device to render for: with and without each feature, and a roomy one.
 fn classes() -> Vec<Caps> {
     let roomy = Caps { max_invocations: 1024, max_workgroup_bytes: 32 << 10, max_binding_bytes: 2 << 30, ..Caps::default() };
@@ -24,10 +21,10 @@ fn classes() -> Vec<Caps> {
     ]
 }
 
-/// Candidates spread over the whole space, and the generic one.
-fn drawn(workload: &Workload, caps: &Caps) -> Vec<Variant> {
+/// Up to `count` candidates spread over the whole space, and the generic one.
+fn drawn(workload: &Workload, caps: &Caps, count: usize) -> Vec<Variant> {
     let all = workload.candidates(caps);
-    let stride = all.len().div_ceil(DRAWN).max(1);
+    let stride = all.len().div_ceil(count.max(1)).max(1);
     all.into_iter().step_by(stride).chain([workload.generic(caps)]).collect()
 }
 
@@ -35,7 +32,7 @@ fn drawn(workload: &Workload, caps: &Caps) -> Vec<Variant> {
 ///
 /// # Errors
 /// A template that does not render, or a file that cannot be written.
-pub(crate) fn render(out: &Path) -> Result<usize> {
+pub(crate) fn render(out: &Path, count: usize) -> Result<usize> {
     fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
@@ -47,7 +44,7 @@ pub(crate) fn render(out: &Path) -> Result<usize> {
     let mut index = BTreeMap::new();
     for caps in classes() {
         for workload in shapes::e2b().iter().chain(&shapes::odd()) {
-            for variant in drawn(workload, &caps) {
+            for variant in drawn(workload, &caps, count) {
                 let text = variant.wgsl(Target::Web).with_context(|| format!("{variant:?}"))?;
                 if !seen.insert(text.clone()) {
                     continue;
@@ -66,8 +63,8 @@ pub(crate) fn render(out: &Path) -> Result<usize> {
 ///
 /// # Errors
 /// Shaders that Tint refuses (printed by the checker), or a missing node installation.
-pub(crate) fn check(root: &Path, out: &Path) -> Result<()> {
-    let count = render(out)?;
+pub(crate) fn check(root: &Path, out: &Path, count: usize) -> Result<()> {
+    let count = render(out, count)?;
     println!("{count} shaders in {}", out.display());
     let tool = root.join("tools/tint");
     if !tool.join("node_modules/webgpu").exists() {

@@ -5,14 +5,14 @@
 use wgforge_runtime::{Access, Backend, Binding, CapsMask, Device, DeviceOptions, Error, KernelSource};
 
 /// wgpu's stub, for host logic: runs anywhere.
-pub fn noop() -> Device {
+pub(crate) fn noop() -> Device {
     let options = DeviceOptions { backend: Some(Backend::Noop), ..Default::default() };
     pollster::block_on(Device::request(&options)).expect("the noop backend is always there")
 }
 
 /// A device that computes, or `None` with a notice where there is none. The variable
 /// `WGFORGE_REQUIRE_ADAPTER=1` makes that a failure, so that CI cannot skip in silence.
-pub fn test_adapter(trusted: bool, disable: CapsMask) -> Option<Device> {
+pub(crate) fn test_adapter(trusted: bool, disable: CapsMask) -> Option<Device> {
     let options = DeviceOptions { trusted, disable, ..Default::default() };
     match pollster::block_on(Device::request(&options)) {
         Ok(device) => Some(device),
@@ -26,12 +26,12 @@ pub fn test_adapter(trusted: bool, disable: CapsMask) -> Option<Device> {
     }
 }
 
-pub fn binding(name: &str, access: Access) -> Binding {
+pub(crate) fn binding(name: &str, access: Access) -> Binding {
     Binding { name: name.into(), access }
 }
 
 /// `target[i] = source[i] * 3 + 1` for 64 invocations a workgroup, without bounds checks.
-pub const TRIPLE: &str = "
+pub(crate) const TRIPLE: &str = "
 @group(0) @binding(0) var<storage, read> source: array<u32>;
 @group(0) @binding(1) var<storage, read_write> target_: array<u32>;
 
@@ -41,14 +41,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 ";
 
-pub fn triple_bindings() -> [Binding; 2] {
+pub(crate) fn triple_bindings() -> [Binding; 2] {
     [binding("source", Access::Read), binding("target_", Access::ReadWrite)]
 }
 
-pub fn triple(bindings: &[Binding]) -> KernelSource<'_> {
+pub(crate) fn triple(bindings: &[Binding]) -> KernelSource<'_> {
     KernelSource { label: "triple", wgsl: TRIPLE, bindings }
 }
 
-pub fn words(bytes: &[u8]) -> Vec<u32> {
-    bytes.chunks_exact(4).map(wgforge_runtime::bytemuck::pod_read_unaligned).collect()
+pub(crate) fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()
 }

@@ -1,0 +1,172 @@
+//! Plans on a device: weights in an arena of few large buffers, activations in buffers of their
+//! own, pipelines by shader text, bind groups made once, one pass for all steps of a submission.
+
+use wgforge_runtime::{Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Uploader, wgpu};
+
+use super::{Fetch, Kernels, Program, Step, View, Work};
+use crate::{Result, pack::Matrix};
+
+/// Bytes packed and uploaded at a time.
+const PIECE: u64 = 8 << 20;
+/// Results that may be on their way back at once.
+const IN_FLIGHT: usize = 16;
+/// Bytes of one such result.
+const FETCH_BYTES: u64 = 1024;
+
+/// A device with the buffers of one model.
+#[derive(Debug)]
+pub(crate) struct Gpu {
+    pub(crate) device: Device,
+    pub(crate) kernels: Kernels,
+    buffers: Vec<Slice>,
+    arena: Arena,
+    uploader: Uploader,
+    ring: ReadBackRing,
+    dispatches: u32,
+}
+
+/// A program's pipelines and bind groups, in the order of its steps.
+#[derive(Debug, Default)]
+pub(crate) struct Ready(Vec<(Pipeline, BindGroup)>);
+
+impl Gpu {
+    /// `weight_bytes` sizes the arena's blocks: a small model must not take a large one.
+    pub(crate) async fn new(device: Device, kernels: Kernels, weight_bytes: u64) -> Result<Self> {
+        let block = weight_bytes.clamp(1 << 20, 256 << 20);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let arena = Arena::new(&device, "weights", block, usage);
+        let ring = ReadBackRing::new(&device, IN_FLIGHT, FETCH_BYTES).await?;
+        let uploader = Uploader::new(&device);
+        Ok(Self { device, kernels, buffers: Vec::new(), arena, uploader, ring, dispatches: 0 })
+    }
+
+    /// Dispatches recorded since the last call.
+    pub(crate) fn take_dispatches(&mut self) -> u32 {
+        std::mem::take(&mut self.dispatches)
+    }
+
+    pub(crate) fn slice(&self, view: View) -> Slice {
+        let whole = &self.buffers[view.buffer];
+        whole.part(view.offset, view.bytes).unwrap_or_else(|e| unreachable!("views lie in their buffers: {e}"))
+    }
+
+    fn add(&mut self, slice: Slice) -> View {
+        let bytes = slice.size;
+        self.buffers.push(slice);
+        View { buffer: self.buffers.len() - 1, offset: 0, bytes }
+    }
+
+    pub(super) async fn buffer(&mut self, label: &str, bytes: u64) -> Result<View> {
+        let slice = self.device.buffer(label, bytes).await?;
+        Ok(self.add(slice))
+    }
+
+    pub(super) async fn constant(&mut self, words: &[u32]) -> Result<View> {
+        // Quads are read whole, so a constant ends at a whole quad.
+        let slice = self.arena.alloc((words.len() as u64 * 4).next_multiple_of(16))?;
+        self.uploader.write(&slice, 0, bytemuck::cast_slice(words)).await?;
+        Ok(self.add(slice))
+    }
+
+    pub(super) async fn matrix(
+        &mut self,
+        matrix: &Matrix<'_>,
+        rows: std::ops::Range<u32>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(View, Option<View>)> {
+        let count = u64::from(rows.end - rows.start);
+        let weights = self.arena.alloc(count * matrix.row_bytes())?;
+        let scale_bytes = matrix.scale.row_bytes(matrix.columns);
+        let scales = if scale_bytes > 0 { Some(self.arena.alloc((count * scale_bytes).next_multiple_of(16))?) } else { None };
+        let step = u32::try_from((PIECE / matrix.row_bytes()).max(1)).unwrap_or(u32::MAX);
+        let (mut w, mut s) = (Vec::new(), Vec::new());
+        let mut row = rows.start;
+        while row < rows.end {
+            let end = row.saturating_add(step).min(rows.end);
+            w.clear();
+            s.clear();
+            matrix.pack(row..end, &mut w, &mut s);
+            let done = u64::from(row - rows.start);
+            self.uploader.write(&weights, done * matrix.row_bytes(), bytemuck::cast_slice(&w)).await?;
+            if let Some(scales) = &scales {
+                self.uploader.write(scales, done * scale_bytes, bytemuck::cast_slice(&s)).await?;
+            }
+            progress((w.len() + s.len()) as u64 * 4);
+            row = end;
+        }
+        let weights = self.add(weights);
+        Ok((weights, scales.map(|s| self.add(s))))
+    }
+
+    pub(super) async fn finish_uploads(&mut self) -> Result<()> {
+        self.uploader.flush().await?;
+        Ok(self.device.check()?)
+    }
+
+    pub(super) async fn grow(&mut self, old: View, label: &str, bytes: u64) -> Result<View> {
+        let new = self.device.buffer(label, bytes).await?;
+        let mut recorder = Recorder::new(&self.device, "grow");
+        recorder.copy(&self.slice(old), &new, old.bytes)?;
+        recorder.submit();
+        self.buffers[old.buffer] = new;
+        Ok(View { bytes, ..old })
+    }
+
+    pub(super) async fn prepare(&mut self, steps: &[Step]) -> Result<Ready> {
+        let mut ready = Vec::with_capacity(steps.len());
+        for step in steps {
+            let (wgsl, bindings) = self.kernels.shader(&step.variant)?;
+            let source = KernelSource { label: step.variant.kernel(), wgsl: &wgsl, bindings: &bindings };
+            let pipeline = self.device.pipeline(&source).await?;
+            let slices: Vec<Slice> = step.views.iter().map(|v| self.slice(*v)).collect();
+            let group = pipeline.bind(&self.device, &slices)?;
+            ready.push((pipeline, group));
+        }
+        Ok(Ready(ready))
+    }
+
+    pub(super) fn execute(&mut self, work: &[Work<'_>], fetch: Option<View>) -> Result<Option<Fetch>> {
+        let mut recorder = Recorder::new(&self.device, "model");
+        let mut rest = work;
+        while let Some(first) = rest.first() {
+            if let Work::Copy(from, to) = *first {
+                recorder.copy(&self.slice(from), &self.slice(to), from.bytes)?;
+                rest = &rest[1..];
+                continue;
+            }
+            // Consecutive programs share a pass: a pass costs more than a dispatch.
+            let mut pass = recorder.pass("model");
+            while let Some(Work::Run(program, tokens)) = rest.first() {
+                for (step, (pipeline, group)) in program.steps.iter().zip(&program.ready.0) {
+                    pass.dispatch(pipeline, group, step.variant.groups(*tokens))?;
+                }
+                rest = &rest[1..];
+            }
+        }
+        self.dispatches += recorder.dispatches();
+        let ticket = match fetch {
+            Some(view) => Some(self.ring.copy(&mut recorder, &self.slice(view))?),
+            None => None,
+        };
+        recorder.submit();
+        Ok(ticket.map(Fetch::Later))
+    }
+
+    pub(super) async fn take(&mut self, ticket: Ticket) -> Result<Vec<u8>> {
+        Ok(self.ring.take(ticket).await?)
+    }
+
+    /// GPU time of each step of a program, µs, each in a pass of its own; `None` without
+    /// timestamps. The steps see each other's results as in a normal run.
+    pub(crate) async fn profile(&mut self, program: &Program, tokens: u32) -> Result<Option<Vec<f64>>> {
+        let capacity = u32::try_from(program.steps.len()).unwrap_or(u32::MAX);
+        if !self.device.caps().timestamps {
+            return Ok(None);
+        }
+        let mut recorder = Recorder::with_timestamps(&self.device, capacity)?;
+        for (step, (pipeline, group)) in program.steps.iter().zip(&program.ready.0) {
+            recorder.pass(&step.label).dispatch(pipeline, group, step.variant.groups(tokens))?;
+        }
+        Ok(recorder.submit().timestamps().read().await?)
+    }
+}

@@ -1,0 +1,89 @@
+//! Which configuration and which shader text a workload gets on this device.
+
+use std::collections::HashMap;
+
+use wgforge_codegen::{Binding, Caps, Variant, Workload};
+
+use crate::{Error, Result};
+
+/// Kernels for one device: tuned ones first, then embedded ones, then generic ones.
+#[derive(Debug, Default, Clone)]
+pub struct Kernels {
+    caps: Caps,
+    tuned: HashMap<(&'static str, String), Variant>,
+    /// Which database `tuned` came from, for people and for `bench --json`.
+    source: String,
+}
+
+impl Kernels {
+    /// No tuned kernels: every workload gets its generic configuration.
+    pub fn generic(caps: &Caps) -> Self {
+        Self { caps: caps.clone(), tuned: HashMap::new(), source: format!("generic-{}", caps.class()) }
+    }
+
+    /// Tuned variants; the ones this device cannot run are left out and returned with the reason.
+    pub fn tuned(caps: &Caps, source: &str, variants: Vec<Variant>) -> (Self, Vec<String>) {
+        let mut kernels = Self::generic(caps);
+        source.clone_into(&mut kernels.source);
+        let mut refused = Vec::new();
+        for v in variants {
+            match v.why_not(caps) {
+                Some(reason) => refused.push(format!("{} {}: {reason}", v.kernel(), v.config_json())),
+                None => {
+                    let workload = v.workload();
+                    kernels.tuned.insert((workload.kernel(), workload.shape_json()), v);
+                }
+            }
+        }
+        (kernels, refused)
+    }
+
+    /// The database in use.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The configuration for `workload`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when no configuration runs on this device, with the reason.
+    pub fn choose(&self, workload: Workload) -> Result<Variant> {
+        if let Some(v) = self.tuned.get(&(workload.kernel(), workload.shape_json())) {
+            return Ok(v.clone());
+        }
+        let variant = workload.generic(&self.caps);
+        match variant.why_not(&self.caps) {
+            None => Ok(variant),
+            // The generic choice is a guess; the candidates are the whole space.
+            Some(reason) => workload.candidates(&self.caps).into_iter().next().ok_or_else(|| Error::Kernel {
+                kernel: format!("{} {}", workload.kernel(), workload.shape_json()),
+                report: format!("no configuration runs on this device: {reason}"),
+            }),
+        }
+    }
+
+    /// The shader of a variant: embedded at build time, or rendered now.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when it is not embedded and this build cannot render (feature `jit`),
+    /// or when it does not validate.
+    pub(crate) fn shader(&self, variant: &Variant) -> Result<(String, Vec<Binding>)> {
+        #[cfg(feature = "jit")]
+        {
+            let target = if cfg!(target_arch = "wasm32") {
+                wgforge_codegen::Target::Web
+            } else {
+                wgforge_codegen::Target::Native
+            };
+            let rendered = variant
+                .render(target)
+                .map_err(|e| Error::Kernel { kernel: variant.kernel().into(), report: e.to_string() })?;
+            Ok((rendered.wgsl, rendered.bindings))
+        }
+        #[cfg(not(feature = "jit"))]
+        Err(Error::Kernel {
+            kernel: format!("{} {}", variant.kernel(), variant.workload().shape_json()),
+            report: "it was not embedded when this program was built, and the feature `jit` is off".into(),
+        })
+    }
+}

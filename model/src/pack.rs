@@ -1,0 +1,344 @@
+//! From published rows to the rows kernels read: padded, two's complement, fields ordered so that
+//! a shift and a mask yield four consecutive columns ([`wgforge_codegen::types::Format`]).
+
+use half::f16;
+use wgforge_codegen::types::{Format, GROUP, Scale, round_up, stride};
+
+use crate::checkpoint::{self, Linear, Table};
+
+/// Weights as a kernel wants them, row by row out of one or two published matrices.
+#[derive(Debug)]
+pub(crate) struct Matrix<'a> {
+    /// What it is called in messages.
+    pub(crate) name: String,
+    parts: Vec<Source<'a>>,
+    order: Order,
+    /// Storage format in GPU memory.
+    pub(crate) format: Format,
+    /// Scales in GPU memory.
+    pub(crate) scale: Scale,
+    /// Columns of every row.
+    pub(crate) columns: u32,
+    /// Results: rows, or pairs of rows when interleaved.
+    pub(crate) rows: u32,
+}
+
+/// A published matrix, whether it multiplies or is looked up in.
+#[derive(Debug, Clone)]
+struct Source<'a> {
+    rows: usize,
+    columns: usize,
+    format: checkpoint::Format,
+    data: &'a [u8],
+    /// Row scales, or several a row.
+    scales: Option<std::borrow::Cow<'a, [f32]>>,
+    scales_per_row: usize,
+}
+
+/// How rows of several matrices become rows of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// One after the other.
+    Stacked,
+    /// Four of the first, four of the second, … (GeGLU).
+    Fours,
+}
+
+/// How weights are stored that the checkpoint holds as floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightMode {
+    /// As they are.
+    #[default]
+    Stored,
+    /// int8 in groups of 32 with an f16 scale.
+    Int8,
+    /// int4 in groups of 32 with an f16 scale.
+    Int4,
+}
+
+impl<'a> Matrix<'a> {
+    /// Matrices stacked into one product (q, k, v), or a single one.
+    pub(crate) fn stacked(linears: Vec<Linear<'a>>, mode: WeightMode) -> Self {
+        Self::of_linears(linears, Order::Stacked, mode)
+    }
+
+    /// Gate and up, interleaved for the GeGLU epilogue.
+    pub(crate) fn geglu(gate: Linear<'a>, up: Linear<'a>, mode: WeightMode) -> Self {
+        Self::of_linears(vec![gate, up], Order::Fours, mode)
+    }
+
+    fn of_linears(linears: Vec<Linear<'a>>, order: Order, mode: WeightMode) -> Self {
+        let name = linears.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(" + ");
+        let rows = if order == Order::Fours { linears[0].rows } else { linears.iter().map(|l| l.rows).sum() };
+        let parts = linears
+            .into_iter()
+            .map(|l| Source {
+                rows: l.rows,
+                columns: l.cols,
+                format: l.format,
+                data: l.data,
+                scales: l.row_scale,
+                scales_per_row: 1,
+            })
+            .collect();
+        Self::new(name, parts, order, rows, mode)
+    }
+
+    /// A table whose rows are gathered.
+    pub(crate) fn table(table: Table<'a>, mode: WeightMode) -> Self {
+        let (scales, scales_per_row) = match table.scale {
+            Some((scales, n)) => (Some(scales), n),
+            None => (None, 1),
+        };
+        let source = Source {
+            rows: table.rows,
+            columns: table.cols,
+            format: table.format,
+            data: table.data,
+            scales,
+            scales_per_row,
+        };
+        Self::new(table.name, vec![source], Order::Stacked, table.rows, mode)
+    }
+
+    fn new(name: String, parts: Vec<Source<'a>>, order: Order, rows: usize, mode: WeightMode) -> Self {
+        let stored = storage(parts[0].format);
+        let (format, scale) = match (stored.is_int(), mode) {
+            (true, _) if parts[0].scales_per_row > 1 => (stored, Scale::Parts(to_u32(parts[0].scales_per_row))),
+            (true, _) => (stored, Scale::Row),
+            (false, WeightMode::Stored) => (stored, Scale::None),
+            (false, WeightMode::Int8) => (Format::I8, Scale::Group),
+            (false, WeightMode::Int4) => (Format::I4, Scale::Group),
+        };
+        Self { name, order, format, scale, columns: to_u32(parts[0].columns), rows: to_u32(rows), parts }
+    }
+
+    /// True when every part has the first one's format, so that they can be one matrix.
+    pub(crate) fn uniform(&self) -> bool {
+        self.parts.iter().all(|p| p.format == self.parts[0].format && p.columns == self.parts[0].columns)
+    }
+
+    /// Rows stored, padding included.
+    pub(crate) fn padded_rows(&self) -> u32 {
+        round_up(self.rows, 4) * self.rows_per_result()
+    }
+
+    /// Stored rows behind one result.
+    pub(crate) fn rows_per_result(&self) -> u32 {
+        if self.order == Order::Fours { 2 } else { 1 }
+    }
+
+    /// Bytes of a stored row.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.format.row_bytes(self.columns)
+    }
+
+    /// Bytes of weights and scales in GPU memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.padded_rows()) * (self.row_bytes() + self.scale.row_bytes(self.columns))
+    }
+
+    /// The published row behind stored row `row`; `None` for padding.
+    fn source(&self, row: usize) -> Option<(&Source<'a>, usize)> {
+        match self.order {
+            Order::Stacked => {
+                let mut at = row;
+                for part in &self.parts {
+                    if at < part.rows {
+                        return Some((part, at));
+                    }
+                    at -= part.rows;
+                }
+                None
+            }
+            Order::Fours => {
+                let at = row / 8 * 4 + row % 4;
+                let part = &self.parts[row % 8 / 4];
+                (at < part.rows).then_some((part, at))
+            }
+        }
+    }
+
+    /// Appends stored rows `rows` to `weights` and their scales to `scales`.
+    pub(crate) fn pack(&self, rows: std::ops::Range<u32>, weights: &mut Vec<u32>, scales: &mut Vec<u32>) {
+        let mut row_words = vec![0u32; (self.row_bytes() / 4) as usize];
+        for row in rows {
+            match self.source(row as usize) {
+                Some((part, at)) => self.pack_row(part, at, &mut row_words, scales),
+                None => {
+                    row_words.fill(0);
+                    scales.extend(std::iter::repeat_n(0, (self.scale.row_bytes(self.columns) / 4) as usize));
+                }
+            }
+            weights.extend_from_slice(&row_words);
+        }
+    }
+
+    fn pack_row(&self, part: &Source<'_>, row: usize, words: &mut [u32], scales: &mut Vec<u32>) {
+        if self.scale == Scale::Group {
+            let mut values = vec![0.0f32; stride(self.columns) as usize];
+            let bytes = part.format.row_bytes(part.columns);
+            part.format.decode(&part.data[row * bytes..][..bytes], &mut values[..part.columns]);
+            quantize_groups(&values, self.format, words, scales);
+            return;
+        }
+        let bytes = part.format.row_bytes(part.columns);
+        words.fill(if self.format.is_int() { zero_code(self.format) } else { 0 });
+        bytemuck::cast_slice_mut::<u32, u8>(words)[..bytes].copy_from_slice(&part.data[row * bytes..][..bytes]);
+        if self.format.is_int() {
+            clear_padding(words, self.format, part.columns);
+            reorder(words, self.format);
+        }
+        if let Some(s) = &part.scales {
+            let n = part.scales_per_row;
+            scales.extend(s[row * n..][..n].iter().map(|v| v.to_bits()));
+        }
+    }
+}
+
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The GPU's name for a published format.
+fn storage(format: checkpoint::Format) -> Format {
+    match format {
+        checkpoint::Format::F32 => Format::F32,
+        checkpoint::Format::F16 => Format::F16,
+        checkpoint::Format::Bf16 => Format::Bf16,
+        checkpoint::Format::I8 => Format::I8,
+        checkpoint::Format::I4 => Format::I4,
+        checkpoint::Format::I2 => Format::I2,
+    }
+}
+
+/// A word of zeros in the published offset-binary code.
+fn zero_code(format: Format) -> u32 {
+    match format {
+        Format::I4 => 0x8888_8888,
+        Format::I2 => 0xaaaa_aaaa,
+        _ => 0,
+    }
+}
+
+/// Sets the fields behind the last column, which share its byte, to zero.
+fn clear_padding(words: &mut [u32], format: Format, columns: usize) {
+    let per_word = 32 / format.bits() as usize;
+    let used = columns % per_word;
+    if used > 0 {
+        let mask = (1u32 << (used * format.bits() as usize)) - 1;
+        let last = &mut words[columns / per_word];
+        *last = *last & mask | zero_code(format) & !mask;
+    }
+}
+
+/// Offset binary in file order to two's complement in field order, a word at a time.
+fn reorder(words: &mut [u32], format: Format) {
+    match format {
+        Format::I4 => words.iter_mut().for_each(|w| *w = reorder_i4(*w)),
+        Format::I2 => words.iter_mut().for_each(|w| *w = reorder_i2(*w)),
+        _ => {}
+    }
+}
+
+/// Eight nibbles, columns 0..8 from the low end, to byte `b` = column `b` low, `b + 4` high.
+fn reorder_i4(word: u32) -> u32 {
+    let w = word ^ 0x8888_8888;
+    let spread = |x: u32| {
+        let x = (x | x << 8) & 0x00ff_00ff;
+        (x | x << 4) & 0x0f0f_0f0f
+    };
+    spread(w & 0xffff) | spread(w >> 16) << 4
+}
+
+/// Sixteen pairs of bits, columns 0..16 from the low end, to byte `b` = columns `b`, `b + 4`,
+/// `b + 8`, `b + 12`: the transpose of a 4 by 4 matrix of fields, by two exchanges.
+fn reorder_i2(word: u32) -> u32 {
+    let mut w = word ^ 0xaaaa_aaaa;
+    let t = (w >> 6 ^ w) & 0x00cc_00cc;
+    w ^= t ^ t << 6;
+    let t = (w >> 12 ^ w) & 0x0000_f0f0;
+    w ^ t ^ t << 12
+}
+
+/// Symmetric quantisation in groups of [`GROUP`] columns, after llama.cpp's Q4_0 and Q8_0: the
+/// scale maps the value of largest magnitude to -8 (int4, which has one more code on that side)
+/// or its magnitude to 127 (int8), is rounded to f16 first, and codes are rounded half to even.
+fn quantize_groups(values: &[f32], format: Format, words: &mut [u32], scales: &mut Vec<u32>) {
+    words.fill(0);
+    let mut halves = Vec::with_capacity(values.len() / GROUP as usize);
+    for (g, group) in values.chunks_exact(GROUP as usize).enumerate() {
+        let extreme = group.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+        let scale = f16::from_f32(if format == Format::I4 { extreme / -8.0 } else { extreme.abs() / 127.0 });
+        halves.push(u32::from(scale.to_bits()));
+        let scale = scale.to_f32();
+        let (low, high) = if format == Format::I4 { (-8.0, 7.0) } else { (-127.0, 127.0) };
+        for (i, v) in group.iter().enumerate() {
+            let code = if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even().clamp(low, high) };
+            #[expect(clippy::cast_possible_truncation, reason = "clamped to the format's range")]
+            put_field(words, format, g * GROUP as usize + i, code as i32);
+        }
+    }
+    scales.extend(halves.chunks_exact(2).map(|p| p[0] | p[1] << 16));
+}
+
+/// Writes a code into a zeroed row in field order.
+fn put_field(words: &mut [u32], format: Format, column: usize, code: i32) {
+    let bits = format.bits();
+    let per_word = (32 / bits) as usize;
+    let in_word = column % per_word;
+    let shift = 8 * (in_word % 4) + bits as usize * (in_word / 4);
+    words[column / per_word] |= (code.cast_unsigned() & ((1 << bits) - 1)) << shift;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgforge_codegen::io::field;
+
+    #[test]
+    fn reordered_fields_are_the_published_columns() {
+        let word = 0x1f2e_3d4cu32;
+        let i4: Vec<i32> = (0..8).map(|c| (word >> (4 * c) & 15).cast_signed() - 8).collect();
+        let got: Vec<i32> = (0..8).map(|c| field(&[reorder_i4(word)], Format::I4, c)).collect();
+        assert_eq!(got, i4, "int4");
+        let i2: Vec<i32> = (0..16).map(|c| (word >> (2 * c) & 3).cast_signed() - 2).collect();
+        let got: Vec<i32> = (0..16).map(|c| field(&[reorder_i2(word)], Format::I2, c)).collect();
+        assert_eq!(got, i2, "int2");
+    }
+
+    #[test]
+    fn columns_behind_the_end_are_zero_whatever_the_file_holds_there() {
+        let data = [0x12u8, 0xf3];
+        let linear = Linear {
+            name: "odd".into(),
+            rows: 1,
+            cols: 3,
+            format: checkpoint::Format::I4,
+            data: &data,
+            row_scale: Some(vec![0.5].into()),
+            grids: None,
+        };
+        let m = Matrix::stacked(vec![linear], WeightMode::Stored);
+        let (mut w, mut s) = (Vec::new(), Vec::new());
+        m.pack(0..m.padded_rows(), &mut w, &mut s);
+        let row: Vec<i32> = (0..64).map(|c| field(&w, Format::I4, c)).collect();
+        assert_eq!(&row[..4], &[2 - 8, 1 - 8, 3 - 8, 0], "three columns and padding");
+        assert!(row[4..].iter().all(|v| *v == 0), "padding is zero");
+        assert_eq!(s, [0.5f32.to_bits(), 0, 0, 0], "padding rows have scale 0");
+    }
+
+    #[test]
+    fn group_quantisation_keeps_the_extreme_and_zero_groups() {
+        let mut values = vec![0.0f32; 64];
+        values[3] = -4.0;
+        values[7] = 3.5;
+        let (mut words, mut scales) = (vec![0; 8], Vec::new());
+        quantize_groups(&values, Format::I4, &mut words, &mut scales);
+        let scale = f16::from_bits((scales[0] & 0xffff) as u16).to_f32();
+        assert_eq!(scale, 0.5, "-4 is code -8");
+        assert_eq!(field(&words, Format::I4, 3), -8, "extreme");
+        assert_eq!(field(&words, Format::I4, 7), 7, "3.5");
+        assert_eq!(scales[0] >> 16, 0, "a group of zeros has scale 0");
+    }
+}

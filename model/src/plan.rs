@@ -1,0 +1,478 @@
+//! The forward pass as a list of dispatches.
+//!
+//! One builder serves decode (one token, `gemv`) and prefill (many tokens, `gemm`). Each decode
+//! layer has buffers of its own: wgpu puts a barrier wherever a buffer's use changes, so reuse
+//! would add barriers. Prefill's buffers are large and its dispatches long, so there two layers
+//! take turns.
+
+use std::collections::HashMap;
+
+use wgforge_codegen::{
+    Workload,
+    kernels::{
+        argmax, attention, attention_merge, gather,
+        gemv::{self, Epilogue},
+        norm, ple_mix, rope, sample, topk,
+    },
+    types::{Act, stride},
+};
+
+use crate::{
+    Result,
+    backend::{Backend, Step, View},
+    config::{LayerKind, TextConfig},
+    weights::{Layer, Product, TableParts, Weights},
+};
+
+/// Slots of the ring of chosen tokens that the host reads behind.
+pub(crate) const RING: u32 = 64;
+
+/// The KV cache of a layer that owns one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cache {
+    pub(crate) k: View,
+    pub(crate) v: View,
+    /// Slots of a ring; 0: one slot a position.
+    pub(crate) ring: u32,
+}
+
+/// How many tokens a plan takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// Exactly one.
+    One,
+    /// Up to this many.
+    Many(u32),
+}
+
+/// A residual stream whose last addition is still to be made by the norm that follows:
+/// `(x + RMS(y) * post) * scalar`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stream {
+    /// Complete.
+    Whole(View),
+    /// To be completed.
+    Pending { x: View, y: View, post: View, scalar: View },
+}
+
+/// What the host gathers per-layer embeddings into, where the device cannot bind their table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostRows {
+    pub(crate) rows: View,
+    pub(crate) scales: Option<View>,
+}
+
+/// Collects the steps of one plan.
+#[derive(Debug)]
+pub(crate) struct Builder<'a> {
+    pub(crate) backend: &'a mut Backend,
+    pub(crate) config: &'a TextConfig,
+    pub(crate) weights: &'a Weights,
+    /// By layer; only owners have one.
+    pub(crate) caches: &'a [Option<Cache>],
+    pub(crate) act: Act,
+    pub(crate) kv: Act,
+    pub(crate) rows: Rows,
+    /// First position and number of tokens.
+    pub(crate) run: View,
+    pub(crate) ids: View,
+    /// Buffers made so far, so that plans of the same rows share them.
+    pub(crate) buffers: &'a mut HashMap<String, View>,
+    pub(crate) steps: Vec<Step>,
+}
+
+fn u(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+impl Builder<'_> {
+    fn capacity(&self) -> u32 {
+        match self.rows {
+            Rows::One => 1,
+            Rows::Many(n) => n,
+        }
+    }
+
+    fn eps(&self) -> f64 {
+        // The published value, not its f32 neighbour, so that shaders read as the config does.
+        format!("{}", self.config.rms_norm_eps).parse().unwrap_or(1e-6)
+    }
+
+    /// The buffer `name` with a row of `columns` elements for each token.
+    async fn vector(&mut self, name: &str, columns: u32, act: Act) -> Result<View> {
+        let bytes = act.row_bytes(columns) * u64::from(self.capacity());
+        self.named(name, bytes).await
+    }
+
+    async fn named(&mut self, name: &str, bytes: u64) -> Result<View> {
+        let key = format!("{name}:{bytes}");
+        if let Some(v) = self.buffers.get(&key) {
+            return Ok(*v);
+        }
+        let view = self.backend.buffer(name, bytes).await?;
+        self.buffers.insert(key, view);
+        Ok(view)
+    }
+
+    /// The name of a layer's buffer.
+    fn of_layer(&self, i: usize, what: &str) -> String {
+        match self.rows {
+            Rows::One => format!("{i}.{what}"),
+            Rows::Many(_) => format!("{}.{what}", i % 2),
+        }
+    }
+
+    fn push(&mut self, label: String, workload: Workload, bound: &[(&str, View)]) -> Result<()> {
+        let variant = self.backend.choose(workload)?;
+        let views = variant
+            .bindings()
+            .into_iter()
+            .map(|name| {
+                let found = bound.iter().find(|(n, _)| *n == name);
+                found.map(|(_, v)| *v).unwrap_or_else(|| panic!("{label}: nothing bound to `{name}`"))
+            })
+            .collect();
+        self.steps.push(Step { label, variant, views });
+        Ok(())
+    }
+
+    fn product(
+        &mut self,
+        label: &str,
+        p: &Product,
+        epilogue: Epilogue,
+        x: View,
+        aux: Option<View>,
+        (out, out_act): (View, Act),
+    ) -> Result<()> {
+        for part in &p.parts {
+            let shape = gemv::Shape {
+                rows: part.rows,
+                total: p.rows,
+                first: part.first,
+                columns: p.columns,
+                format: p.format,
+                scale: p.scale,
+                x: p.input,
+                out: out_act,
+                grids: p.gridded,
+                epilogue,
+                split_a: p.splits.0,
+                split_b: p.splits.1,
+                softcap: self.config.softcap.map_or(0.0, f64::from),
+            };
+            let mut bound = vec![("run", self.run), ("w", part.weights), ("x", x), ("out", out)];
+            bound.extend(part.scales.map(|v| ("scales", v)));
+            bound.extend(p.grids.map(|v| ("grids", v)));
+            bound.extend(aux.map(|v| ("aux", v)));
+            let workload = match self.rows {
+                Rows::One => Workload::Gemv(shape),
+                Rows::Many(_) => Workload::Gemm(shape),
+            };
+            self.push(label.to_owned(), workload, &bound)?;
+        }
+        Ok(())
+    }
+
+    /// Completes `stream` and normalises it by `pre` into `out`, or only completes it.
+    /// Returns the complete residual stream.
+    fn norm(
+        &mut self,
+        label: String,
+        stream: Stream,
+        sum: Option<View>,
+        pre: Option<View>,
+        out: Option<(View, Act, Option<View>)>,
+    ) -> Result<View> {
+        let (x, residual, scaled) = match stream {
+            Stream::Whole(x) => (x, None, None),
+            Stream::Pending { x, y, post, scalar } => (x, Some((y, post)), Some(scalar)),
+        };
+        self.norm_of(label, x, residual, scaled, sum, pre, out)
+    }
+
+    fn norm_of(
+        &mut self,
+        label: String,
+        x: View,
+        residual: Option<(View, View)>,
+        scalar: Option<View>,
+        sum: Option<View>,
+        pre: Option<View>,
+        out: Option<(View, Act, Option<View>)>,
+    ) -> Result<View> {
+        let shape = norm::Shape {
+            width: u(self.config.hidden),
+            residual: residual.is_some(),
+            y: self.act,
+            scaled: scalar.is_some(),
+            norm: pre.is_some(),
+            out: out.map(|(_, act, _)| act),
+            eps: self.eps(),
+        };
+        let mut bound = vec![("x", x)];
+        bound.extend(residual.into_iter().flat_map(|(y, post)| [("y", y), ("post", post)]));
+        bound.extend(sum.map(|v| ("sum", v)));
+        bound.extend(scalar.map(|v| ("scalar", v)));
+        bound.extend(pre.map(|v| ("pre", v)));
+        if let Some((view, _, grids)) = out {
+            bound.push(("out", view));
+            bound.extend(grids.map(|g| ("grids", g)));
+        }
+        self.push(label, Workload::Norm(shape), &bound)?;
+        Ok(sum.unwrap_or(x))
+    }
+
+    /// Embeddings and per-layer inputs of the tokens. Returns the residual stream.
+    pub(crate) async fn embed(&mut self, host: Option<HostRows>) -> Result<View> {
+        let (w, c) = (self.weights, self.config);
+        let x = self.vector("embed", u(c.hidden), Act::F32).await?;
+        self.gather("embed", &w.embed, (c.hidden as f64).sqrt(), x, None)?;
+        let all = u(c.ple_width());
+        let table = self.vector("ple_rows", all, Act::F32).await?;
+        self.gather("ple_rows", &w.ple_table, (c.ple_dim as f64).sqrt(), table, host)?;
+        let context = self.vector("ple_context", all, self.act).await?;
+        let input = if w.ple_projection.input == Act::F32 && w.ple_projection.grids.is_none() {
+            x
+        } else {
+            let h = self.vector("ple_input", u(c.hidden), w.ple_projection.input).await?;
+            let out = Some((h, w.ple_projection.input, w.ple_projection.grids));
+            self.norm_of("ple_input".into(), x, None, None, None, None, out)?;
+            h
+        };
+        self.product("ple_projection", &w.ple_projection, Epilogue::Store, input, None, (context, self.act))?;
+        let ple = self.ple().await?;
+        let shape = ple_mix::Shape {
+            layers: u(c.num_layers()),
+            dim: u(c.ple_dim),
+            capacity: self.capacity(),
+            context: self.act,
+            scale: (c.hidden as f64).powf(-0.5),
+            eps: self.eps(),
+        };
+        let bound = [("context", context), ("table", table), ("weight", w.ple_norm), ("out", ple)];
+        self.push("ple_mix".into(), Workload::PleMix(shape), &bound)?;
+        Ok(x)
+    }
+
+    /// Per-layer inputs, `[layers][tokens][stride(dim)]` f32.
+    pub(crate) async fn ple(&mut self) -> Result<View> {
+        let bytes = Act::F32.row_bytes(u(self.config.ple_dim)) * u64::from(self.capacity());
+        self.named("ple", bytes * self.config.num_layers() as u64).await
+    }
+
+    fn gather(&mut self, label: &str, t: &TableParts, multiplier: f64, out: View, host: Option<HostRows>) -> Result<()> {
+        let shape = |rows, first, by_slot| gather::Shape {
+            rows,
+            columns: t.columns,
+            format: t.format,
+            scale: t.scale,
+            first,
+            by_slot,
+            multiplier,
+        };
+        if let Some(h) = host.filter(|_| t.on_host) {
+            let mut bound = vec![("table", h.rows), ("out", out)];
+            bound.extend(h.scales.map(|s| ("scales", s)));
+            return self.push(label.into(), Workload::Gather(shape(self.capacity(), 0, true)), &bound);
+        }
+        for part in &t.parts {
+            let mut bound = vec![("ids", self.ids), ("table", part.weights), ("out", out)];
+            bound.extend(part.scales.map(|s| ("scales", s)));
+            self.push(label.into(), Workload::Gather(shape(part.rows, part.first, false)), &bound)?;
+        }
+        Ok(())
+    }
+
+    /// One layer. Returns the stream whose last addition the next norm makes.
+    pub(crate) async fn layer(&mut self, i: usize, stream: Stream) -> Result<Stream> {
+        let (w, c) = (&self.weights.layers[i], self.config);
+        let hidden = u(c.hidden);
+        let act = self.act;
+        let name = |b: &Self, what: &str| b.of_layer(i, what);
+
+        let n = name(self, "x");
+        let x0 = self.vector(&n, hidden, Act::F32).await?;
+        let n = name(self, "h");
+        let h = self.vector(&n, hidden, w.qkv.input).await?;
+        let sum = matches!(stream, Stream::Pending { .. }).then_some(x0);
+        let out = Some((h, w.qkv.input, w.qkv.grids));
+        let x = self.norm(format!("{i}.input_norm"), stream, sum, Some(w.input_norm), out)?;
+
+        let o_in = self.attention(i, w, h).await?;
+        let n = name(self, "o");
+        let o = self.vector(&n, hidden, act).await?;
+        self.product(&format!("{i}.o"), &w.o, Epilogue::Store, o_in, None, (o, act))?;
+
+        let n = name(self, "x1");
+        let x1 = self.vector(&n, hidden, Act::F32).await?;
+        let n = name(self, "h1");
+        let h1 = self.vector(&n, hidden, w.gate_up.input).await?;
+        let out = Some((h1, w.gate_up.input, w.gate_up.grids));
+        let post = Some((o, w.post_attention));
+        self.norm_of(format!("{i}.ffn_norm"), x, post, None, Some(x1), Some(w.pre_feedforward), out)?;
+
+        let n = name(self, "ffn");
+        let ffn = self.vector(&n, w.gate_up.rows, w.down.input).await?;
+        self.product(&format!("{i}.gate_up"), &w.gate_up, Epilogue::Geglu, h1, None, (ffn, w.down.input))?;
+        let n = name(self, "down");
+        let down = self.vector(&n, hidden, act).await?;
+        self.product(&format!("{i}.down"), &w.down, Epilogue::Store, ffn, None, (down, act))?;
+
+        // The per-layer gate reads the residual stream as it is.
+        let n = name(self, "x2");
+        let x2 = self.vector(&n, hidden, Act::F32).await?;
+        let n = name(self, "h2");
+        let h2 = self.vector(&n, hidden, w.ple_gate.input).await?;
+        let out = Some((h2, w.ple_gate.input, w.ple_gate.grids));
+        self.norm_of(format!("{i}.ple_norm"), x1, Some((down, w.post_feedforward)), None, Some(x2), None, out)?;
+
+        let ple = self.ple().await?;
+        let row = Act::F32.row_bytes(u(c.ple_dim)) * u64::from(self.capacity());
+        let ple = ple.part(row * i as u64, row);
+        let n = name(self, "ple_gate");
+        let gate = self.vector(&n, u(c.ple_dim), w.ple_proj.input).await?;
+        self.product(&format!("{i}.ple_gate"), &w.ple_gate, Epilogue::Ple, h2, Some(ple), (gate, w.ple_proj.input))?;
+        let n = name(self, "ple_proj");
+        let y = self.vector(&n, hidden, act).await?;
+        self.product(&format!("{i}.ple_proj"), &w.ple_proj, Epilogue::Store, gate, None, (y, act))?;
+        Ok(Stream::Pending { x: x2, y, post: w.post_ple, scalar: w.scalar })
+    }
+
+    /// q/k/v, rotation, cache, attention. Returns what the output projection reads.
+    async fn attention(&mut self, i: usize, w: &Layer, h: View) -> Result<View> {
+        let c = self.config;
+        let (heads, dim) = (u(c.heads), u(c.head_dim(i)));
+        let source = c.kv_source(i);
+        let cache = self.caches[source].unwrap_or_else(|| panic!("layer {source} owns a cache"));
+        let kv_heads = u(c.kv_heads(source));
+        let full = c.kind(i) == LayerKind::Full;
+
+        let n = self.of_layer(i, "qkv");
+        let qkv = self.vector(&n, w.qkv.rows, self.act).await?;
+        self.product(&format!("{i}.qkv"), &w.qkv, Epilogue::Store, h, None, (qkv, self.act))?;
+
+        let n = self.of_layer(i, "q");
+        let q = self.vector(&n, heads * dim, self.act).await?;
+        let shape = rope::Shape {
+            heads,
+            kv_heads: if c.owns_kv(i) { kv_heads } else { 0 },
+            dim,
+            rotary: u(c.rope(i).rotated_pairs(c.head_dim(i))),
+            qkv: self.act,
+            q: self.act,
+            kv: self.kv,
+            ring: cache.ring,
+            eps: self.eps(),
+        };
+        let angles = self.weights.angles[usize::from(full)];
+        let mut bound = vec![("run", self.run), ("qkv", qkv), ("q_norm", w.q_norm), ("angles", angles), ("q", q)];
+        bound.extend(w.k_norm.map(|v| ("k_norm", v)));
+        bound.extend([("k", cache.k), ("v", cache.v)]);
+        self.push(format!("{i}.rope"), Workload::Rope(shape), &bound)?;
+
+        let n = self.of_layer(i, "attention");
+        let out = self.vector(&n, heads * dim, w.o.input).await?;
+        let shape = attention::Shape {
+            heads,
+            kv_heads,
+            dim,
+            window: if full { 0 } else { u(c.window) },
+            ring: cache.ring,
+            q: self.act,
+            kv: self.kv,
+            out: w.o.input,
+            decode: self.rows == Rows::One,
+        };
+        let workload = Workload::Attention(shape);
+        let splits = match self.backend.choose(workload.clone())? {
+            wgforge_codegen::Variant::Attention { config, .. } => config.splits,
+            _ => 1,
+        };
+        let mut bound = vec![("run", self.run), ("q", q), ("k", cache.k), ("v", cache.v), ("out", out)];
+        bound.extend(w.o.grids.map(|g| ("grids", g)));
+        if splits > 1 {
+            let merge = attention_merge::Shape { heads, dim, splits, out: w.o.input };
+            let n = self.of_layer(i, "partials");
+            let partials = self.named(&n, merge.partial_bytes(self.capacity())).await?;
+            bound.push(("partials", partials));
+            self.push(format!("{i}.attention"), workload, &bound)?;
+            self.push(format!("{i}.attention_merge"), Workload::AttentionMerge(merge), &bound)?;
+        } else {
+            self.push(format!("{i}.attention"), workload, &bound)?;
+        }
+        Ok(out)
+    }
+
+    /// Makes a pending addition, so that the stream can be read. `name` gives it a buffer.
+    pub(crate) async fn settle(&mut self, stream: Stream, name: &str) -> Result<View> {
+        let sum = self.vector(name, u(self.config.hidden), Act::F32).await?;
+        self.norm(name.to_owned(), stream, Some(sum), None, None)
+    }
+
+    /// Final norm and head. Returns the logits: f32 rows of [`stride`]`(vocab)`.
+    pub(crate) async fn head(&mut self, stream: Stream) -> Result<View> {
+        let (w, hidden) = (self.weights, u(self.config.hidden));
+        let sum = match stream {
+            Stream::Pending { .. } => Some(self.vector("last_x", hidden, Act::F32).await?),
+            Stream::Whole(_) => None,
+        };
+        let h = self.vector("last_h", hidden, w.head.input).await?;
+        let out = Some((h, w.head.input, w.head.grids));
+        self.norm("final_norm".into(), stream, sum, Some(w.final_norm), out)?;
+        let logits = self.vector("logits", u(self.config.vocab_size), Act::F32).await?;
+        let epilogue = if self.config.softcap.is_some() { Epilogue::Softcap } else { Epilogue::Store };
+        self.product("head", &w.head, epilogue, h, None, (logits, Act::F32))?;
+        Ok(logits)
+    }
+
+    /// The greedy choice among the logits of one token.
+    pub(crate) async fn greedy(&mut self, logits: View, chosen: View) -> Result<()> {
+        let n = u(self.config.vocab_size);
+        let first = Workload::Argmax(argmax::Shape { n, last: false, ring: 0 });
+        let slices = match self.backend.choose(first.clone())? {
+            wgforge_codegen::Variant::Argmax { shape, config } => shape.slices(&config),
+            _ => 1,
+        };
+        let values = self.named("best_values", u64::from(slices) * 4).await?;
+        let indices = self.named("best_indices", u64::from(slices) * 4).await?;
+        let bound = [
+            ("logits", logits),
+            ("values", values),
+            ("indices", indices),
+            ("run", self.run),
+            ("ids", self.ids),
+            ("chosen", chosen),
+        ];
+        self.push("argmax".into(), first, &bound)?;
+        self.push("argmax.last".into(), Workload::Argmax(argmax::Shape { n: slices, last: true, ring: RING }), &bound)
+    }
+
+    /// A draw from the `keep` most likely tokens by the parameters in `sampling`.
+    pub(crate) async fn sampled(&mut self, logits: View, chosen: View, sampling: View, keep: u32) -> Result<()> {
+        let (mut values, mut indices) = (logits, logits);
+        for (round, shape) in topk::Shape::rounds(u(self.config.vocab_size), keep).into_iter().enumerate() {
+            let bytes = u64::from(shape.slices() * keep) * 4;
+            let top_values = self.named(&format!("top_values{round}_{keep}"), bytes).await?;
+            let top_indices = self.named(&format!("top_indices{round}_{keep}"), bytes).await?;
+            let bound =
+                [("values", values), ("indices", indices), ("top_values", top_values), ("top_indices", top_indices)];
+            self.push(format!("topk.{round}"), Workload::Topk(shape), &bound)?;
+            (values, indices) = (top_values, top_indices);
+        }
+        let bound = [
+            ("run", self.run),
+            ("values", values),
+            ("indices", indices),
+            ("sampling", sampling),
+            ("ids", self.ids),
+            ("chosen", chosen),
+        ];
+        self.push("sample".into(), Workload::Sample(sample::Shape { n: keep, ring: RING }), &bound)
+    }
+}
+
+/// Bytes of a row of f32 residual stream.
+pub(crate) fn stream_bytes(config: &TextConfig) -> u64 {
+    u64::from(stride(u(config.hidden))) * 4
+}
