@@ -58,7 +58,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
   let rx = 1.0 / sqrt(workgroup_sum(t, squares) / WIDTH + {{ s.eps }});
 {%- for i in range(end=d.per_thread) %}
-  if (in{{ i }}) { x{{ i }} *= rx * pre[q{{ i }}]; }
+  if (in{{ i }}) { x{{ i }} = x{{ i }} * rx * pre[q{{ i }}]; }
 {%- endfor %}
 {%- endif %}
 {%- if d.has_out == 1 %}

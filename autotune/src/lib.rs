@@ -1,1 +1,49 @@
-//! Placeholder.
+//! Tuning databases: where they are kept, the defaults for devices nobody has tuned, and the
+//! choice of one for the device at hand.
+//!
+//! ```no_run
+//! # fn example(adapter: &wgforge_runtime::AdapterReport) -> Result<(), wgforge_autotune::Error> {
+//! let selection = wgforge_autotune::for_adapter(adapter)?;
+//! println!("{}", selection.why);
+//! for entry in selection.database.entries() {
+//!     println!("{} {}", entry.variant.kernel(), entry.variant.config_json());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod generic;
+mod select;
+mod store;
+
+use std::path::PathBuf;
+
+pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
+pub use store::{Loaded, cache_folder, file_name, load, load_folder, save};
+pub use wgforge_codegen::db::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
+
+/// What can go wrong with databases as files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is not a database of this version.
+    #[error(transparent)]
+    Database(#[from] DbErrors),
+    /// The system names no home folder, hence no cache folder.
+    #[error("there is no cache folder, since the system names no home folder: {0}; name a file instead")]
+    NoCache(String),
+    /// A template did not render.
+    #[error(transparent)]
+    Codegen(#[from] wgforge_codegen::Error),
+    /// Not even the defaults can run.
+    #[error("no database fits this device:\n{0}")]
+    NothingFits(String),
+}

@@ -9,7 +9,13 @@
 //! Features: without any, only the plain data and the references are built; `render` adds Tera
 //! and naga; `build` (default) adds the build-script door that writes typed Rust.
 
+#[cfg(feature = "build")]
+pub mod build;
 mod caps;
+pub mod check;
+pub mod db;
+#[cfg(feature = "build")]
+pub mod emit;
 #[cfg(feature = "render")]
 mod error;
 pub mod io;
@@ -21,6 +27,7 @@ pub mod shapes;
 pub mod types;
 
 pub use caps::{Access, Binding, Caps};
+pub use db::{Database, DbError, DbErrors};
 #[cfg(feature = "render")]
 pub use error::Error;
 pub use kernel::{FAMILIES, Kernel, Reason, TEMPLATES, Variant, Workload};

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, ops::ControlFlow};
 
 use web_time::Instant;
 
-use crate::{Error, Result, model::{Choice, Model}};
+use crate::{
+    Error, Result,
+    model::{Choice, Model},
+};
 
 /// What to generate.
 #[derive(Debug, Clone)]
@@ -113,13 +116,20 @@ impl Model {
 fn check(choice: Choice) -> Result<()> {
     if let Choice::Sample { temperature, top_k, top_p, .. } = choice {
         if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(Error::Usage(format!("a temperature of {temperature} cannot be; it must be above 0 (0 for greedy)")));
+            return Err(Error::Usage(format!(
+                "a temperature of {temperature} cannot be; it must be above 0 (0 for greedy)"
+            )));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(Error::Usage(format!("a top-p of {top_p} cannot be; it must be above 0 and at most 1")));
+            return Err(Error::Usage(format!(
+                "a top-p of {top_p} cannot be; it must be above 0 and at most 1"
+            )));
         }
         if top_k > Choice::MAX_TOP_K {
-            return Err(Error::Usage(format!("a top-k of {top_k} is over the sampler's {}", Choice::MAX_TOP_K)));
+            return Err(Error::Usage(format!(
+                "a top-k of {top_k} is over the sampler's {}",
+                Choice::MAX_TOP_K
+            )));
         }
     }
     Ok(())

@@ -35,7 +35,11 @@ impl HostTable {
         for n in [1, u64::from(chunk)] {
             rows.push(HostRows {
                 rows: backend.buffer("ple rows from the host", row * n).await?,
-                scales: if scales > 0 { Some(backend.buffer("ple scales from the host", scales * n).await?) } else { None },
+                scales: if scales > 0 {
+                    Some(backend.buffer("ple scales from the host", scales * n).await?)
+                } else {
+                    None
+                },
             });
         }
         Ok(Self { checkpoint: Arc::clone(checkpoint), mode, one: rows[0], many: rows[1] })

@@ -414,7 +414,10 @@ impl Model {
         match (*stream, decode.between) {
             (Stream::Pending { x, y, .. }, Stream::Pending { x: to_x, y: to_y, .. }) => {
                 let y_bytes = self.act.row_bytes(to_u32(self.config.hidden));
-                work.push(Work::Copy(row(x, stream_bytes(&self.config)), to_x.part(0, stream_bytes(&self.config))));
+                work.push(Work::Copy(
+                    row(x, stream_bytes(&self.config)),
+                    to_x.part(0, stream_bytes(&self.config)),
+                ));
                 work.push(Work::Copy(row(y, y_bytes), to_y.part(0, y_bytes)));
             }
             _ => unreachable!("a model has at least one layer with a cache"),
@@ -598,7 +601,15 @@ impl Model {
         Ok(())
     }
 
-    async fn collect(&mut self, x: View, all: &mut [f32], layer: usize, start: usize, n: usize, t: usize) -> Result<()> {
+    async fn collect(
+        &mut self,
+        x: View,
+        all: &mut [f32],
+        layer: usize,
+        start: usize,
+        n: usize,
+        t: usize,
+    ) -> Result<()> {
         let (hidden, row) = (self.config.hidden, to_usize(stream_bytes(&self.config)));
         let bytes = self.backend.read(x.part(0, (row * n) as u64)).await?;
         for (i, r) in bytes.chunks_exact(row).enumerate() {
@@ -629,11 +640,15 @@ impl Model {
         self.prepare_decode().await?;
         let position = self.position;
         self.write_one(2, Choice::Greedy)?;
-        let (Some(d), Backend::Gpu(gpu)) = (&self.programs.decode, &mut self.backend) else { return Ok(None) };
+        let (Some(d), Backend::Gpu(gpu)) = (&self.programs.decode, &mut self.backend) else {
+            return Ok(None);
+        };
         let mut rows = Vec::new();
         for program in [&d.lower, &d.upper, &d.greedy] {
             let Some(times) = gpu.profile(program, 1).await? else { return Ok(None) };
-            rows.extend(program.steps.iter().zip(times).map(|(s, t)| (s.label.clone(), s.variant.kernel(), t)));
+            rows.extend(
+                program.steps.iter().zip(times).map(|(s, t)| (s.label.clone(), s.variant.kernel(), t)),
+            );
         }
         self.position = position;
         Ok(Some(rows))
@@ -667,11 +682,21 @@ fn cache_bytes(config: &TextConfig, layer: usize, kv: Act, slots: u32) -> u64 {
 
 /// Caches of the layers that own one. A sliding layer's ring holds a window and a chunk, since a
 /// chunk is appended before its first token looks back.
-async fn caches(backend: &mut Backend, config: &TextConfig, kv: Act, chunk: u32, slots: u32) -> Result<Vec<Option<Cache>>> {
+async fn caches(
+    backend: &mut Backend,
+    config: &TextConfig,
+    kv: Act,
+    chunk: u32,
+    slots: u32,
+) -> Result<Vec<Option<Cache>>> {
     let mut caches = Vec::new();
     for i in 0..config.num_layers() {
         caches.push(if config.owns_kv(i) {
-            let ring = if config.kind(i) == LayerKind::Sliding { to_u32(config.window).saturating_add(chunk) } else { 0 };
+            let ring = if config.kind(i) == LayerKind::Sliding {
+                to_u32(config.window).saturating_add(chunk)
+            } else {
+                0
+            };
             let bytes = cache_bytes(config, i, kv, if ring > 0 { ring } else { slots });
             let k = backend.buffer(&format!("{i}.k"), bytes).await?;
             let v = backend.buffer(&format!("{i}.v"), bytes).await?;
@@ -691,7 +716,10 @@ fn supported(config: &TextConfig) -> Result<()> {
     }
     for i in 0..config.num_layers() {
         if config.head_dim(i) % 8 != 0 {
-            return Err(Error::unsupported(format!("a head size of {} in layer {i}", config.head_dim(i)), advice));
+            return Err(Error::unsupported(
+                format!("a head size of {} in layer {i}", config.head_dim(i)),
+                advice,
+            ));
         }
     }
     Ok(())

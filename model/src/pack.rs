@@ -104,7 +104,9 @@ impl<'a> Matrix<'a> {
     fn new(name: String, parts: Vec<Source<'a>>, order: Order, rows: usize, mode: WeightMode) -> Self {
         let stored = storage(parts[0].format);
         let (format, scale) = match (stored.is_int(), mode) {
-            (true, _) if parts[0].scales_per_row > 1 => (stored, Scale::Parts(to_u32(parts[0].scales_per_row))),
+            (true, _) if parts[0].scales_per_row > 1 => {
+                (stored, Scale::Parts(to_u32(parts[0].scales_per_row)))
+            }
             (true, _) => (stored, Scale::Row),
             (false, WeightMode::Stored) => (stored, Scale::None),
             (false, WeightMode::Int8) => (Format::I8, Scale::Group),
@@ -184,7 +186,8 @@ impl<'a> Matrix<'a> {
         }
         let bytes = part.format.row_bytes(part.columns);
         words.fill(if self.format.is_int() { zero_code(self.format) } else { 0 });
-        bytemuck::cast_slice_mut::<u32, u8>(words)[..bytes].copy_from_slice(&part.data[row * bytes..][..bytes]);
+        bytemuck::cast_slice_mut::<u32, u8>(words)[..bytes]
+            .copy_from_slice(&part.data[row * bytes..][..bytes]);
         if self.format.is_int() {
             clear_padding(words, self.format, part.columns);
             reorder(words, self.format);

@@ -261,7 +261,14 @@ impl Builder<'_> {
         self.named("ple", bytes * self.config.num_layers() as u64).await
     }
 
-    fn gather(&mut self, label: &str, t: &TableParts, multiplier: f64, out: View, host: Option<HostRows>) -> Result<()> {
+    fn gather(
+        &mut self,
+        label: &str,
+        t: &TableParts,
+        multiplier: f64,
+        out: View,
+        host: Option<HostRows>,
+    ) -> Result<()> {
         let shape = |rows, first, by_slot| gather::Shape {
             rows,
             columns: t.columns,
@@ -325,14 +332,29 @@ impl Builder<'_> {
         let n = name(self, "h2");
         let h2 = self.vector(&n, hidden, w.ple_gate.input).await?;
         let out = Some((h2, w.ple_gate.input, w.ple_gate.grids));
-        self.norm_of(format!("{i}.ple_norm"), x1, Some((down, w.post_feedforward)), None, Some(x2), None, out)?;
+        self.norm_of(
+            format!("{i}.ple_norm"),
+            x1,
+            Some((down, w.post_feedforward)),
+            None,
+            Some(x2),
+            None,
+            out,
+        )?;
 
         let ple = self.ple().await?;
         let row = Act::F32.row_bytes(u(c.ple_dim)) * u64::from(self.capacity());
         let ple = ple.part(row * i as u64, row);
         let n = name(self, "ple_gate");
         let gate = self.vector(&n, u(c.ple_dim), w.ple_proj.input).await?;
-        self.product(&format!("{i}.ple_gate"), &w.ple_gate, Epilogue::Ple, h2, Some(ple), (gate, w.ple_proj.input))?;
+        self.product(
+            &format!("{i}.ple_gate"),
+            &w.ple_gate,
+            Epilogue::Ple,
+            h2,
+            Some(ple),
+            (gate, w.ple_proj.input),
+        )?;
         let n = name(self, "ple_proj");
         let y = self.vector(&n, hidden, act).await?;
         self.product(&format!("{i}.ple_proj"), &w.ple_proj, Epilogue::Store, gate, None, (y, act))?;
@@ -366,7 +388,8 @@ impl Builder<'_> {
             eps: self.eps(),
         };
         let angles = self.weights.angles[usize::from(full)];
-        let mut bound = vec![("run", self.run), ("qkv", qkv), ("q_norm", w.q_norm), ("angles", angles), ("q", q)];
+        let mut bound =
+            vec![("run", self.run), ("qkv", qkv), ("q_norm", w.q_norm), ("angles", angles), ("q", q)];
         bound.extend(w.k_norm.map(|v| ("k_norm", v)));
         bound.extend([("k", cache.k), ("v", cache.v)]);
         self.push(format!("{i}.rope"), Workload::Rope(shape), &bound)?;
@@ -445,18 +468,32 @@ impl Builder<'_> {
             ("chosen", chosen),
         ];
         self.push("argmax".into(), first, &bound)?;
-        self.push("argmax.last".into(), Workload::Argmax(argmax::Shape { n: slices, last: true, ring: RING }), &bound)
+        self.push(
+            "argmax.last".into(),
+            Workload::Argmax(argmax::Shape { n: slices, last: true, ring: RING }),
+            &bound,
+        )
     }
 
     /// A draw from the `keep` most likely tokens by the parameters in `sampling`.
-    pub(crate) async fn sampled(&mut self, logits: View, chosen: View, sampling: View, keep: u32) -> Result<()> {
+    pub(crate) async fn sampled(
+        &mut self,
+        logits: View,
+        chosen: View,
+        sampling: View,
+        keep: u32,
+    ) -> Result<()> {
         let (mut values, mut indices) = (logits, logits);
         for (round, shape) in topk::Shape::rounds(u(self.config.vocab_size), keep).into_iter().enumerate() {
             let bytes = u64::from(shape.slices() * keep) * 4;
             let top_values = self.named(&format!("top_values{round}_{keep}"), bytes).await?;
             let top_indices = self.named(&format!("top_indices{round}_{keep}"), bytes).await?;
-            let bound =
-                [("values", values), ("indices", indices), ("top_values", top_values), ("top_indices", top_indices)];
+            let bound = [
+                ("values", values),
+                ("indices", indices),
+                ("top_values", top_values),
+                ("top_indices", top_indices),
+            ];
             self.push(format!("topk.{round}"), Workload::Topk(shape), &bound)?;
             (values, indices) = (top_values, top_indices);
         }

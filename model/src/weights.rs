@@ -115,7 +115,11 @@ impl Weights {
             && head.row_scale.as_deref() == embed_table.scale.as_ref().map(|(s, _)| &s[..])
             && embed_table.scale.as_ref().is_none_or(|(_, n)| *n == 1);
         let embed = l.table(&Matrix::table(embed_table, mode), false).await?;
-        let head = if shared { l.product_on(head, &embed.parts).await? } else { l.product(vec![head], None, false).await? };
+        let head = if shared {
+            l.product_on(head, &embed.parts).await?
+        } else {
+            l.product(vec![head], None, false).await?
+        };
         let ple_table = l.table(&Matrix::table(checkpoint.ple_table()?, mode), true).await?;
         let ple_projection = l.product(vec![checkpoint.ple_projection()?], None, false).await?;
         let ple_norm = l.vector(&checkpoint.ple_projection_norm()?).await?;
@@ -130,7 +134,17 @@ impl Weights {
         ];
         let bytes_per_token = l.bytes_per_token;
         backend.finish_uploads().await?;
-        Ok(Self { layers, embed, ple_table, ple_projection, ple_norm, final_norm, head, angles, bytes_per_token })
+        Ok(Self {
+            layers,
+            embed,
+            ple_table,
+            ple_projection,
+            ple_norm,
+            final_norm,
+            head,
+            angles,
+            bytes_per_token,
+        })
     }
 }
 
@@ -222,7 +236,8 @@ impl Loader<'_> {
         let grids = head.grids;
         let matrix = Matrix::stacked(vec![head], self.mode);
         self.bytes_per_token += matrix.bytes();
-        self.finish_product(&matrix, parts.to_vec(), grids, &[grids.map_or(0.0, |g| g.output)], None, (0, 0)).await
+        self.finish_product(&matrix, parts.to_vec(), grids, &[grids.map_or(0.0, |g| g.output)], None, (0, 0))
+            .await
     }
 
     async fn finish_product(

@@ -132,7 +132,7 @@ fn all_codes_occur() {
         let seen = codes.iter().fold((0.0_f32, 0.0_f32), |(a, b), &c| (a.min(c), b.max(c)));
         assert_eq!(seen, (low, high), "{}", linear.name);
         let mean = codes.iter().sum::<f32>() / codes.len() as f32;
-        assert!(mean.abs() < 0.03 * (high - low), "{}: mean {mean}", linear.name);
+        assert!(mean.abs() < 0.005 * (high - low), "{}: mean {mean}", linear.name);
     }
     assert_eq!((w.q.format, w.gate.format, w.ple_gate.format), (Format::I4, Format::I2, Format::I8));
 }

@@ -346,4 +346,26 @@ mod tests {
         assert!(named("llvmpipe (LLVM 15.0.6, 256 bits)", "LLVM"), "upper case part");
         assert!(!named("NVIDIA H200", "radeon"), "another name");
     }
+    #[test]
+    fn discrete_adapters_come_first_and_software_last() {
+        let report = |device_type: &str, compliant| AdapterReport {
+            name: String::new(),
+            vendor: 0,
+            device: 0,
+            device_type: device_type.into(),
+            driver: String::new(),
+            driver_info: String::new(),
+            backend: "vulkan".into(),
+            caps: Caps::default(),
+            features: Vec::new(),
+            subgroup_min: 1,
+            subgroup_max: 1,
+            compliant,
+        };
+        let order =
+            [("discrete", true), ("discrete", false), ("integrated", true), ("virtual", true), ("cpu", true)];
+        let ranks: Vec<_> = order.iter().map(|&(kind, compliant)| rank(&report(kind, compliant))).collect();
+        assert!(ranks.is_sorted_by(|a, b| a < b), "least is best: {ranks:?}");
+        assert_eq!(rank(&report("virtual", true)), rank(&report("other", true)), "both are neither");
+    }
 }

@@ -194,19 +194,21 @@ impl Device {
         self.poll_as(if wait { wgpu::PollType::wait_indefinitely() } else { wgpu::PollType::Poll });
     }
 
-    /// Waits until one submission is done, whatever was submitted after it.
-    pub(crate) fn poll_until(&self, submission: &wgpu::SubmissionIndex) {
-        self.poll_as(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None });
+    /// Waits until one submission is done, whatever was submitted after it. `false` if it never
+    /// will be: the device is lost, or the commands were invalid and never ran.
+    pub(crate) fn poll_until(&self, submission: &wgpu::SubmissionIndex) -> bool {
+        self.poll_as(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
     }
 
-    fn poll_as(&self, poll: wgpu::PollType) {
+    fn poll_as(&self, poll: wgpu::PollType) -> bool {
         // wgpu 30 panics when it finds out while polling that the device is lost. The loss itself
         // has reached the callback by then, so the panic carries nothing that `check` will not say.
         match catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(poll))) {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => return true,
             Ok(Err(error)) => self.add_fault(Error::validation("waiting for the GPU", error.to_string())),
             Err(_) => self.inner.faults.lose("waiting for the GPU failed".into()),
         }
+        false
     }
 
     pub(crate) fn limits(&self) -> &wgpu::Limits {

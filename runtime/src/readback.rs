@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::faults::scoped;
 use crate::memory::Slice;
 use crate::record::{Recorder, Submitted};
-use crate::signal::{Receiver, signal};
+use crate::signal::{Closed, Receiver, signal};
 
 /// One copy to the host: recorded, then submitted with its recorder, then awaited.
 #[derive(Debug)]
@@ -52,12 +52,12 @@ impl Download {
             mapped.await
         } else {
             loop {
-                device.poll_until(index);
+                let done = device.poll_until(index);
                 if let Some(result) = mapped.try_take() {
                     break result;
                 }
-                if device.is_lost() {
-                    break Err(crate::signal::Closed);
+                if !done || device.is_lost() {
+                    break Err(Closed);
                 }
                 // The wait is over, so another thread that polls holds our callback.
                 std::thread::yield_now();

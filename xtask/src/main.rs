@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod generic;
+mod snapshots;
 mod tint;
 
 #[derive(Parser)]
@@ -16,6 +18,18 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Rewrites the databases of default configurations.
+    Generic {
+        /// Fails where a committed file is not current, and writes nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Rewrites the snapshots of rendered shaders; the diff is for review.
+    Snapshots {
+        /// Fails where a snapshot is not current, and writes nothing.
+        #[arg(long)]
+        check: bool,
+    },
     /// Renders the kernels as browsers get them and compiles each with Tint.
     Tint {
         /// Where the shaders go.
@@ -33,6 +47,8 @@ enum Command {
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match Args::parse().command {
+        Command::Generic { check } => generic::run(root, check),
+        Command::Snapshots { check } => snapshots::run(root, check),
         Command::Tint { out, candidates, render_only: true } => {
             let count = tint::render(&root.join(out), candidates)?;
             println!("{count} shaders");

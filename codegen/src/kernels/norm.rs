@@ -145,7 +145,7 @@ impl Kernel for Norm {
                 let r = inverse_rms(&x, eps);
                 let pre = io.row("pre", Act::F32, 0, n, 1.0);
                 for i in 0..n {
-                    x[i] = x[i] * (r * pre[i]);
+                    x[i] = x[i] * r * pre[i];
                 }
             }
             if let Some(out) = s.out {

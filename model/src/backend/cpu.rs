@@ -74,7 +74,7 @@ impl Cpu {
 
     fn step(&mut self, step: &Step, tokens: u32) {
         let names = step.variant.bindings();
-        let written = written(&step.variant);
+        let written = step.variant.written();
         // Written buffers are taken out, so that the rest can be lent at the same time.
         let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();
         for (name, view) in names.iter().zip(&step.views) {
@@ -83,7 +83,8 @@ impl Cpu {
             }
         }
         {
-            let mut lent: Vec<(usize, &mut [u32])> = taken.iter_mut().map(|(b, v)| (*b, v.as_mut_slice())).collect();
+            let mut lent: Vec<(usize, &mut [u32])> =
+                taken.iter_mut().map(|(b, v)| (*b, v.as_mut_slice())).collect();
             let mut bufs = Vec::new();
             for (name, view) in names.iter().zip(&step.views) {
                 bufs.push(if written.contains(name) {
@@ -102,19 +103,5 @@ impl Cpu {
         for (buffer, data) in taken {
             self.buffers[buffer] = data;
         }
-    }
-}
-
-/// Names of the bindings a kernel writes. The GPU learns this from the shader.
-fn written(variant: &Variant) -> &'static [&'static str] {
-    match variant {
-        Variant::Norm { .. } => &["sum", "out"],
-        Variant::Rope { .. } => &["q", "k", "v"],
-        Variant::Argmax { shape, .. } if shape.last => &["run", "ids", "chosen"],
-        Variant::Argmax { .. } => &["values", "indices"],
-        Variant::Topk { .. } => &["top_values", "top_indices"],
-        Variant::Sample { .. } => &["run", "ids", "chosen"],
-        Variant::Attention { .. } => &["out", "partials"],
-        _ => &["out"],
     }
 }

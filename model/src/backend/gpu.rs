@@ -1,7 +1,9 @@
 //! Plans on a device: weights in an arena of few large buffers, activations in buffers of their
 //! own, pipelines by shader text, bind groups made once, one pass for all steps of a submission.
 
-use wgforge_runtime::{Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Uploader, wgpu};
+use wgforge_runtime::{
+    Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Uploader, wgpu,
+};
 
 use super::{Fetch, Kernels, Program, Step, View, Work};
 use crate::{Result, pack::Matrix};
@@ -47,7 +49,9 @@ impl Gpu {
 
     pub(crate) fn slice(&self, view: View) -> Slice {
         let whole = &self.buffers[view.buffer];
-        whole.part(view.offset, view.bytes).unwrap_or_else(|e| unreachable!("views lie in their buffers: {e}"))
+        whole
+            .part(view.offset, view.bytes)
+            .unwrap_or_else(|e| unreachable!("views lie in their buffers: {e}"))
     }
 
     fn add(&mut self, slice: Slice) -> View {
@@ -77,7 +81,11 @@ impl Gpu {
         let count = u64::from(rows.end - rows.start);
         let weights = self.arena.alloc(count * matrix.row_bytes())?;
         let scale_bytes = matrix.scale.row_bytes(matrix.columns);
-        let scales = if scale_bytes > 0 { Some(self.arena.alloc((count * scale_bytes).next_multiple_of(16))?) } else { None };
+        let scales = if scale_bytes > 0 {
+            Some(self.arena.alloc((count * scale_bytes).next_multiple_of(16))?)
+        } else {
+            None
+        };
         let step = u32::try_from((PIECE / matrix.row_bytes()).max(1)).unwrap_or(u32::MAX);
         let (mut w, mut s) = (Vec::new(), Vec::new());
         let mut row = rows.start;

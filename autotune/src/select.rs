@@ -1,0 +1,188 @@
+//! Which database a device gets, and why.
+
+use wgforge_codegen::{Caps, Database};
+use wgforge_runtime::AdapterReport;
+
+use crate::{DeviceId, Error, cache_folder, generic, load_folder};
+
+/// Where a database came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Built into the program.
+    Embedded,
+    /// Tuned by the user, in the cache folder.
+    Cache,
+    /// Named by the user: taken whenever anything in it can run.
+    Named,
+}
+
+/// A database that may be chosen.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its file.
+    pub name: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its content.
+    pub database: Database,
+}
+
+/// The chosen database.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Only entries that this device can run and that still render the text they were made with.
+    pub database: Database,
+    /// File of the database.
+    pub name: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// One sentence for people: which, and why it.
+    pub why: String,
+    /// What was passed over or left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// How closely a database belongs to an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Closeness {
+    /// Defaults of a class the device contains: its subgroup and whether it uses f16.
+    Generic(u32, bool),
+    /// Another card, driver or API of the same vendor, with the same subgroups and f16.
+    Vendor,
+    /// This very adapter, driver and API.
+    Adapter,
+    /// What the user asked for.
+    Named,
+}
+
+/// The adapter as databases record it.
+pub fn device_id(adapter: &AdapterReport) -> DeviceId {
+    DeviceId {
+        name: adapter.name.clone(),
+        vendor: adapter.vendor,
+        device: adapter.device,
+        driver: format!("{} {}", adapter.driver, adapter.driver_info).trim().to_owned(),
+        backend: adapter.backend.clone(),
+    }
+}
+
+/// Whether the defaults of a class use nothing the device lacks.
+fn contains(device: &Caps, class: &Caps) -> bool {
+    (!class.subgroups || device.subgroups && device.subgroup_min >= class.subgroup_min)
+        && (!class.f16 || device.f16)
+        && class.max_invocations <= device.max_invocations
+        && class.max_workgroup_bytes <= device.max_workgroup_bytes
+}
+
+fn closeness(candidate: &Candidate, adapter: &AdapterReport) -> Result<Closeness, String> {
+    let header = &candidate.database.header;
+    if candidate.origin == Origin::Named {
+        return Ok(Closeness::Named);
+    }
+    let Some(made_on) = &header.device else {
+        let class = &header.caps;
+        return if contains(&adapter.caps, class) {
+            Ok(Closeness::Generic(class.subgroup_min, class.f16))
+        } else {
+            Err(format!("needs a device of class {}, this one is {}", header.class, adapter.caps.class()))
+        };
+    };
+    let here = device_id(adapter);
+    if *made_on == here && header.class == adapter.caps.class() {
+        return Ok(Closeness::Adapter);
+    }
+    if made_on.vendor != 0 && made_on.vendor == here.vendor && header.class == adapter.caps.class() {
+        return Ok(Closeness::Vendor);
+    }
+    Err(format!("was made on {} ({}, {})", made_on.name, made_on.backend, header.class))
+}
+
+fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
+    let header = &candidate.database.header;
+    let made_on = header.device.as_ref().map_or("", |d| &d.name);
+    match closeness {
+        Closeness::Named => "named on the command line".into(),
+        Closeness::Adapter => format!("tuned on this {made_on} with this driver"),
+        Closeness::Vendor => {
+            format!("tuned on {made_on}, the same vendor and class ({}) as this device", header.class)
+        }
+        Closeness::Generic(..) => format!("untuned defaults for class {}; `wgforge autotune` finds better", header.class),
+    }
+}
+
+/// Leaves out what this device cannot run and what the templates no longer render as it was.
+fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result<Database, Error> {
+    let header = &candidate.database.header;
+    let mut database = Database::new(header.caps.clone(), header.device.clone(), header.wgpu.clone());
+    let mut stale = 0;
+    for entry in candidate.database.entries() {
+        if let Some(reason) = entry.variant.why_not(caps) {
+            notes.push(format!("{}: {} left out: {reason}", candidate.name, entry.variant.kernel()));
+        } else if entry.stale()? {
+            stale += 1;
+        } else {
+            database.insert(entry.clone());
+        }
+    }
+    if stale > 0 {
+        notes.push(format!("{}: {stale} kernels left out: their templates changed since tuning", candidate.name));
+    }
+    database.header.codegen.clone_from(&header.codegen);
+    Ok(database)
+}
+
+/// Chooses for an adapter: what the user named, what was tuned on this very adapter (the user's
+/// own before embedded), the same vendor and class, the defaults of the nearest class.
+///
+/// A name, driver, API or class that differs is never overlooked: such a database counts no more
+/// than as one of the same vendor. Entries whose hash differs are left out.
+///
+/// # Errors
+/// [`Error::NothingFits`] with a reason for each candidate.
+pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Selection, Error> {
+    let mut notes = Vec::new();
+    let mut ranked = Vec::new();
+    for candidate in candidates {
+        match closeness(&candidate, adapter) {
+            Ok(close) => ranked.push((close, candidate)),
+            Err(reason) => notes.push(format!("{} {reason}", candidate.name)),
+        }
+    }
+    // Stable: at equal rank the order given decides.
+    ranked.sort_by(|(a, x), (b, y)| (b, y.origin).cmp(&(a, x.origin)));
+    for (close, candidate) in ranked {
+        let database = usable(&candidate, &adapter.caps, &mut notes)?;
+        if database.entries().is_empty() {
+            notes.push(format!("{} has nothing this device can use", candidate.name));
+            continue;
+        }
+        let why = format!("{}: {}", candidate.name, explain(&close, &candidate));
+        return Ok(Selection { database, name: candidate.name, origin: candidate.origin, why, notes });
+    }
+    Err(Error::NothingFits(notes.join("\n")))
+}
+
+/// Chooses among the cache folder and the embedded defaults.
+///
+/// # Errors
+/// As [`select`]; files in the cache that cannot be read are notes, not errors.
+pub fn for_adapter(adapter: &AdapterReport) -> Result<Selection, Error> {
+    let mut candidates = Vec::new();
+    let mut notes = Vec::new();
+    match cache_folder().and_then(|folder| load_folder(&folder)) {
+        Ok((loaded, unread)) => {
+            notes.extend(unread);
+            candidates.extend(loaded.into_iter().map(|(path, database)| {
+                let name = path.display().to_string();
+                Candidate { name, origin: Origin::Cache, database }
+            }));
+        }
+        Err(e) => notes.push(e.to_string()),
+    }
+    for (name, database) in generic::databases()? {
+        candidates.push(Candidate { name: name.into(), origin: Origin::Embedded, database });
+    }
+    let mut selection = select(adapter, candidates)?;
+    selection.notes.splice(0..0, notes);
+    Ok(selection)
+}

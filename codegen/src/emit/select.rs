@@ -1,0 +1,113 @@
+//! The part of emitted code that is the same everywhere: kernel sets and the choice among them.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+/// Emits `KernelSet`, `SETS`, `select`, `select_for` and `find` over the given set expressions.
+pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
+    quote! {
+        /// The kernels of one database, with what a device must have to run them.
+        #[derive(Clone, Copy, Debug)]
+        pub struct KernelSet {
+            /// Name of the database.
+            pub name: &'static str,
+            /// The adapter it was measured on; `None` for the defaults of a class.
+            pub adapter: ::core::option::Option<&'static str>,
+            /// PCI number of that adapter's vendor, or 0.
+            pub vendor: u32,
+            /// Smallest subgroup the device must have; 1: none needed.
+            pub subgroup: u32,
+            /// Needs WGSL's `f16`.
+            pub f16: bool,
+            /// Most threads of a workgroup.
+            pub invocations: u32,
+            /// Most bytes of workgroup memory.
+            pub workgroup_bytes: u32,
+            /// Most storage bindings of a kernel.
+            pub storage_bindings: u32,
+            /// The kernels, sorted by family and shape.
+            pub kernels: &'static [::wgforge_runtime::KernelInfo],
+            /// Workgroups for a number of tokens, one function for each of `kernels`.
+            pub groups: &'static [fn(u32) -> [u32; 3]],
+        }
+
+        impl KernelSet {
+            /// Whether a device with `caps` can run every kernel of this set.
+            pub fn fits(&self, caps: &::wgforge_runtime::Caps) -> bool {
+                (self.subgroup <= 1 || caps.subgroups && caps.subgroup_min >= self.subgroup)
+                    && (!self.f16 || caps.f16)
+                    && self.invocations <= caps.max_invocations
+                    && self.workgroup_bytes <= caps.max_workgroup_bytes
+                    && self.storage_bindings <= caps.max_storage_bindings
+            }
+
+            fn index(&self, kernel: &str, shape: &str) -> ::core::option::Option<usize> {
+                self.kernels.binary_search_by(|info| (info.kernel, info.shape).cmp(&(kernel, shape))).ok()
+            }
+
+            /// The kernel of a family for a shape, as `Workload::shape_json` writes it.
+            pub fn find(
+                &self,
+                kernel: &str,
+                shape: &str,
+            ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
+                self.index(kernel, shape).map(|i| &self.kernels[i])
+            }
+
+            /// The workgroups that kernel needs for `tokens` tokens.
+            pub fn groups(&self, kernel: &str, shape: &str, tokens: u32) -> ::core::option::Option<[u32; 3]> {
+                self.index(kernel, shape).map(|i| self.groups[i](tokens))
+            }
+
+            // Measured here, measured on this vendor's cards, made for everybody, measured elsewhere.
+            fn rank(&self, caps: &::wgforge_runtime::Caps, adapter: &str, vendor: u32) -> (u8, u32, bool) {
+                let same_class = self.subgroup <= 1 || self.subgroup == caps.subgroup_min;
+                let closeness = match self.adapter {
+                    ::core::option::Option::Some(name) if name == adapter => 3,
+                    ::core::option::Option::Some(_) if vendor != 0 && vendor == self.vendor && same_class => 2,
+                    ::core::option::Option::None => 1,
+                    ::core::option::Option::Some(_) => 0,
+                };
+                (closeness, self.subgroup, self.f16)
+            }
+        }
+
+        /// Every embedded set.
+        pub static SETS: &[KernelSet] = &[#(#sets),*];
+
+        /// The sets a device can run, best first: measured on this adapter, on the same vendor
+        /// and subgroup class, the defaults of the nearest class, then those of other devices.
+        pub fn sets_for(
+            caps: &::wgforge_runtime::Caps,
+            adapter: &str,
+            vendor: u32,
+        ) -> ::std::vec::Vec<&'static KernelSet> {
+            let mut sets: ::std::vec::Vec<_> = SETS.iter().filter(|set| set.fits(caps)).collect();
+            sets.sort_by_key(|set| ::core::cmp::Reverse(set.rank(caps, adapter, vendor)));
+            sets
+        }
+
+        /// The best set for an adapter; `None` when not even one fits.
+        pub fn select_for(
+            caps: &::wgforge_runtime::Caps,
+            adapter: &str,
+            vendor: u32,
+        ) -> ::core::option::Option<&'static KernelSet> {
+            sets_for(caps, adapter, vendor).into_iter().next()
+        }
+
+        /// The kernels of the closest class a device with `caps` can run; empty when none fits.
+        pub fn select(caps: &::wgforge_runtime::Caps) -> &'static [::wgforge_runtime::KernelInfo] {
+            select_for(caps, "", 0).map_or(&[], |set| set.kernels)
+        }
+
+        /// The kernel of a family for a shape, from the best set that has it.
+        pub fn find(
+            caps: &::wgforge_runtime::Caps,
+            kernel: &str,
+            shape: &str,
+        ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
+            sets_for(caps, "", 0).into_iter().find_map(|set| set.find(kernel, shape))
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The whole network against transformers' outputs, on the device at hand and in the reference.
+//!
+//! The fixtures lie beside the repository; without them these tests say so and pass, except
+//! where `CI` is set.
+
+mod common;
+
+use common::{Golden, fixture, load, max_abs, rms_ratio};
+use wgforge_model::{Choice, Options, Request, WeightMode};
+
+fn f32_options() -> Options {
+    Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() }
+}
+
+fn f16_options() -> Options {
+    Options { f16_activations: Some(true), f16_kv: Some(true), ..Options::default() }
+}
+
+/// Logits of the bf16 fixture on `target` within `bound`; every top-1 equal if `same_top`.
+fn bf16_logits(gpu: bool, options: &Options, bound: f32, same_top: bool) {
+    let Some(dir) = fixture("tiny-bf16") else { return };
+    let Some(mut model) = load(&dir, gpu, options) else { return };
+    let golden = Golden::open(&dir);
+    for one_by_one in [false, true] {
+        let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
+        let worst = max_abs(&logits, &golden.logits);
+        println!(
+            "tiny-bf16 gpu={gpu} decode={one_by_one} {:?}: largest difference {worst:.2e}",
+            model.precision()
+        );
+        assert!(worst <= bound, "largest difference {worst} is over {bound} (decode: {one_by_one})");
+        if same_top {
+            let vocab = model.config().vocab_size;
+            for (t, (a, b)) in logits.chunks(vocab).zip(golden.logits.chunks(vocab)).enumerate() {
+                assert_eq!(common::top(a), common::top(b), "top-1 at position {t}");
+            }
+        }
+    }
+    if same_top {
+        model.reset();
+        assert_eq!(greedy(&mut model, &golden), golden.greedy, "greedy tokens");
+    }
+}
+
+fn greedy(model: &mut wgforge_model::Model, golden: &Golden) -> Vec<u32> {
+    let request = Request {
+        prompt: golden.tokens.clone(),
+        max_new: u32::try_from(golden.greedy.len()).expect("few"),
+        choice: Choice::Greedy,
+        stop: Vec::new(),
+    };
+    let mut out = Vec::new();
+    pollster::block_on(model.generate(&request, &mut |t| {
+        out.push(t);
+        std::ops::ControlFlow::Continue(())
+    }))
+    .expect("generation");
+    out
+}
+
+#[test]
+fn bf16_logits_in_f32_equal_the_golden_ones_on_the_device() {
+    bf16_logits(true, &f32_options(), 2e-3, true);
+}
+
+#[test]
+fn bf16_logits_in_f32_equal_the_golden_ones_in_the_reference() {
+    bf16_logits(false, &f32_options(), 2e-3, true);
+}
+
+#[test]
+fn bf16_logits_in_f16_are_near_the_golden_ones_on_the_device() {
+    bf16_logits(true, &f16_options(), 0.1, false);
+}
+
+#[test]
+fn small_chunks_and_rings_give_the_same_logits() {
+    let Some(dir) = fixture("tiny-bf16") else { return };
+    let options = Options { chunk: 7, ..f32_options() };
+    let Some(mut model) = load(&dir, true, &options) else { return };
+    let golden = Golden::open(&dir);
+    let logits = pollster::block_on(model.logits(&golden.tokens, false)).expect("logits");
+    assert!(max_abs(&logits, &golden.logits) <= 2e-3, "chunks of 7");
+    model.reset();
+    assert_eq!(greedy(&mut model, &golden), golden.greedy, "greedy tokens after chunked prefill");
+}
+
+/// The layers of the mobile fixture, each fed the golden input.
+fn mobile_layers(gpu: bool) {
+    let Some(dir) = fixture("tiny-mobile") else { return };
+    let Some(mut model) = load(&dir, gpu, &f32_options()) else { return };
+    let golden = Golden::open(&dir);
+    let got = pollster::block_on(model.trace(&golden.tokens, Some(&golden.hidden))).expect("trace");
+    let hidden = model.config().hidden;
+    let layer = golden.tokens.len() * hidden;
+    let (mut near, mut rows) = (0, 0);
+    for (i, (a, b)) in got.chunks(layer).zip(golden.hidden.chunks(layer)).enumerate() {
+        let ratio = rms_ratio(a, b);
+        println!("tiny-mobile gpu={gpu} layer {i}: {ratio:.2e}");
+        assert!(ratio <= 0.03, "layer {i} differs by {ratio}");
+        if i > 0 {
+            rows += golden.tokens.len();
+            near += a.chunks(hidden).zip(b.chunks(hidden)).filter(|(a, b)| rms_ratio(a, b) < 1e-4).count();
+        }
+    }
+    let share = near as f64 / rows as f64;
+    println!("tiny-mobile gpu={gpu}: {share:.3} of all rows within 1e-4");
+    // Exact integer sums, scaled in f64, reach 0.797 on this fixture (numpy): transformers' own f32
+    // sums put two keys on the other side of a grid edge (by 2e-5 of a step), and every later row
+    // of those layers sees them. f32 sums in BLAS order reach 0.84 or 0.98 depending on the BLAS.
+    assert!(share >= 0.79, "only {share} of the rows are within 1e-4");
+}
+
+#[test]
+fn mobile_layers_follow_the_golden_ones_on_the_device() {
+    mobile_layers(true);
+}
+
+#[test]
+fn mobile_layers_follow_the_golden_ones_in_the_reference() {
+    mobile_layers(false);
+}
+
+#[test]
+fn mobile_logits_differ_no_more_than_twice_the_references_own_noise() {
+    let Some(dir) = fixture("tiny-mobile") else { return };
+    let golden = Golden::open(&dir);
+    for (options, bounded) in [(f32_options(), true), (f16_options(), false)] {
+        let Some(mut model) = load(&dir, true, &options) else { return };
+        for one_by_one in [false, true] {
+            let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
+            let rms = common::rms_difference(&logits, &golden.logits);
+            println!(
+                "tiny-mobile decode={one_by_one} {:?}: rms {rms:.3}, noise {:.3}",
+                model.precision(),
+                golden.noise_rms
+            );
+            assert!(
+                !bounded || rms <= 2.0 * golden.noise_rms,
+                "rms {rms} against noise {}",
+                golden.noise_rms
+            );
+        }
+    }
+}
+
+#[test]
+fn load_time_quantisation_is_what_quantising_the_file_would_be() {
+    let Some(dir) = fixture("tiny-bf16") else { return };
+    let golden = Golden::open(&dir);
+    for (mode, name) in [(WeightMode::Int4, "int4"), (WeightMode::Int8, "int8")] {
+        let Some(mut model) = load(&dir, true, &Options { weights: mode, ..f32_options() }) else { return };
+        let quantised = pollster::block_on(model.logits(&golden.tokens, false)).expect("logits");
+        let copy = common::quantised_copy(&dir, mode);
+        let Some(mut stored) = load(copy.path(), true, &f32_options()) else { return };
+        let expected = pollster::block_on(stored.logits(&golden.tokens, false)).expect("logits");
+        let (worst, moved) = (max_abs(&quantised, &expected), max_abs(&quantised, &golden.logits));
+        println!("{name}: {worst:.2e} from the file quantised beforehand, {moved:.2e} from stored weights");
+        assert!(worst <= 2e-3, "{name} differs by {worst}");
+        assert!(moved > 10.0 * worst, "{name} did quantise");
+    }
+}

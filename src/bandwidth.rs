@@ -1,0 +1,140 @@
+//! How fast this device reads memory: what a decoder that waits for nothing else would reach.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use pollster::block_on;
+use wgforge::runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Slice};
+
+/// Bytes a thread reads at a time.
+const QUAD: u64 = 16;
+const THREADS: u64 = 256;
+/// What buffers are a multiple of, so that no workgroup reads beyond the end.
+const GRAIN: u64 = 1 << 20;
+/// More than any cache holds. A software adapter has no more bandwidth for more bytes.
+const TOTAL: u64 = 1 << 30;
+const TOTAL_ON_CPU: u64 = 256 << 20;
+/// One buffer; larger ones are no faster.
+const LARGEST: u64 = 256 << 20;
+/// Quads a thread reads, one variant of the kernel each.
+const QUADS_PER_THREAD: [u64; 3] = [4, 16, 64];
+/// Passes over all buffers for each variant; the best counts.
+const ROUNDS: usize = 5;
+
+/// Bytes read a second, in GB (10^9), by the best of a few plain kernels.
+pub(crate) fn read_gb_s(device: &Device) -> Result<f64> {
+    let total = if device.report().device_type == "cpu" { TOTAL_ON_CPU } else { TOTAL };
+    let buffers = buffers(device, total)?;
+    // One word for each workgroup, so that nothing read is without use.
+    let out = block_on(device.buffer("bandwidth out", (LARGEST / QUAD / THREADS) * 4))?;
+    fill(device, &buffers)?;
+    let mut best = 0.0f64;
+    for quads in QUADS_PER_THREAD {
+        let wgsl = read_wgsl(quads);
+        let bindings = [("data", Access::Read), ("out", Access::ReadWrite)];
+        let pipeline = pipeline(device, "bandwidth", &wgsl, &bindings)?;
+        let mut work = Vec::new();
+        for buffer in &buffers {
+            let group = pipeline.bind(device, &[buffer.clone(), out.clone()])?;
+            work.push((group, buffer.size / QUAD / THREADS / quads, buffer.size));
+        }
+        // The first round pays for compilation.
+        for round in 0..=ROUNDS {
+            let rate = measure(device, &pipeline, &work)?;
+            if round > 0 {
+                best = best.max(rate);
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// As many bytes as there is room for, up to `total`, in buffers that can be bound.
+fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
+    let caps = device.caps();
+    let most = caps.max_binding_bytes.min(caps.max_buffer_bytes).min(LARGEST).min(total) / GRAIN * GRAIN;
+    // 65535 workgroups a dimension is what any device allows; the smallest variant needs most.
+    let groups = u64::from(caps.max_groups) * THREADS * QUAD * QUADS_PER_THREAD[0];
+    let size = most.min(groups / GRAIN * GRAIN).max(GRAIN);
+    let mut all = Vec::new();
+    while (all.len() as u64 + 1) * size <= total {
+        match block_on(device.buffer("bandwidth", size)) {
+            Ok(buffer) => all.push(buffer),
+            // What fits beside the model has to do.
+            Err(_) if !all.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(all)
+}
+
+/// Writes noise: memory that was never written, or holds only zeros, may cost nothing to read.
+fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
+    let quads = QUADS_PER_THREAD[0];
+    let wgsl = format!(
+        "@group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>;\n\
+         @compute @workgroup_size({THREADS})\n\
+         fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {{\n\
+         for (var i = 0u; i < {quads}u; i++) {{\n\
+         let at = group.x * {span}u + i * {THREADS}u + thread;\n\
+         data[at] = (vec4(at) + vec4(0u, 1u, 2u, 3u)) * 2654435769u;\n}}\n}}\n",
+        span = THREADS * quads
+    );
+    let pipeline = pipeline(device, "bandwidth fill", &wgsl, &[("data", Access::ReadWrite)])?;
+    let mut recorder = Recorder::new(device, "bandwidth fill");
+    for buffer in buffers {
+        let group = pipeline.bind(device, std::slice::from_ref(buffer))?;
+        recorder.pass("fill").dispatch(&pipeline, &group, groups(buffer.size / QUAD / THREADS / quads))?;
+    }
+    Ok(block_on(recorder.submit().wait())?)
+}
+
+/// Bytes a second of one pass over all buffers, in GB.
+fn measure(device: &Device, pipeline: &Pipeline, work: &[(BindGroup, u64, u64)]) -> Result<f64> {
+    let passes = u32::try_from(work.len()).unwrap_or(u32::MAX);
+    let mut recorder = Recorder::with_timestamps(device, passes)?;
+    for (group, workgroups, _) in work {
+        recorder.pass("bandwidth").dispatch(pipeline, group, groups(*workgroups))?;
+    }
+    let bytes: u64 = work.iter().map(|(.., bytes)| bytes).sum();
+    let start = Instant::now();
+    let submission = recorder.submit();
+    block_on(submission.wait())?;
+    let wall_s = start.elapsed().as_secs_f64();
+    let gpu_s = block_on(submission.timestamps().read())?.map(|us| us.iter().sum::<f64>() / 1e6);
+    // Clocks that stand still are no better than none.
+    let seconds = gpu_s.filter(|s| *s > 0.0).unwrap_or(wall_s);
+    Ok(bytes as f64 / seconds / 1e9)
+}
+
+fn groups(n: u64) -> [u32; 3] {
+    [u32::try_from(n).unwrap_or(u32::MAX), 1, 1]
+}
+
+fn pipeline(device: &Device, label: &str, wgsl: &str, bindings: &[(&str, Access)]) -> Result<Pipeline> {
+    let bindings: Vec<Binding> =
+        bindings.iter().map(|(name, access)| Binding { name: (*name).to_owned(), access: *access }).collect();
+    Ok(block_on(device.pipeline(&KernelSource { label, wgsl, bindings: &bindings }))?)
+}
+
+/// A workgroup reads one stretch of memory, neighbouring threads neighbouring quads.
+fn read_wgsl(quads: u64) -> String {
+    format!(
+        "@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;\n\
+         @group(0) @binding(1) var<storage, read_write> out: array<atomic<u32>>;\n\
+         @compute @workgroup_size({THREADS})\n\
+         fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {{\n\
+         let from = group.x * {span}u + thread;\n\
+         var sum = vec4(0u);\n\
+         for (var i = 0u; i < {quads}u; i += 4u) {{\n\
+         let at = from + i * {THREADS}u;\n\
+         sum ^= data[at] ^ data[at + {one}u] ^ data[at + {two}u] ^ data[at + {three}u];\n\
+         }}\n\
+         // Almost never true, which no compiler can know.\n\
+         if all(sum == vec4(305419896u)) {{ atomicAdd(&out[group.x], 1u); }}\n}}\n",
+        span = THREADS * quads,
+        one = THREADS,
+        two = 2 * THREADS,
+        three = 3 * THREADS,
+    )
+}

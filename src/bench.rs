@@ -1,0 +1,100 @@
+//! `wgforge bench`: prefill and decode speed, against what the memory could deliver.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Result, ensure};
+use pollster::block_on;
+use wgforge::model::{Choice, Model, Request, Stats, WeightMode};
+
+use crate::bandwidth;
+use crate::bench_report::{self, Figures};
+use crate::cli::{BenchArgs, Global};
+use crate::console::{self, usage};
+use crate::numbers::{Spread, random};
+use crate::session::{Place, Session};
+
+/// Tokens whose logits are looked at.
+const PROBED: usize = 4;
+
+/// Runs the subcommand.
+pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
+    let mut session = Session::open(global, WeightMode::Int4, args.json)?;
+    let config = session.model.config();
+    let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
+    let needed = u64::from(args.depth) + u64::from(args.prompt) + u64::from(args.tokens);
+    if needed > config.max_position as u64 {
+        return usage(format!(
+            "--depth, --prompt and --tokens are {needed} tokens together; the context holds {}",
+            config.max_position
+        ));
+    }
+    let ids = |n: u32, stream: u64| -> Vec<u32> {
+        let id = |i| u32::try_from(random(args.seed ^ stream << 32, i) % vocab).unwrap_or(0);
+        (0..u64::from(n)).map(id).collect()
+    };
+    let (depth, prompt) = (ids(args.depth, 1), ids(args.prompt, 2));
+
+    let probe = &prompt[..prompt.len().min(PROBED)];
+    let logits_finite = block_on(session.model.logits(probe, true))?.iter().all(|v| v.is_finite());
+    let dispatches_per_token = one_token(&mut session.model, &prompt)?;
+
+    let bar = console::bytes_bar("measuring", 0, true);
+    let mut runs = Vec::new();
+    // The first run makes pipelines and warms clocks.
+    for run in 0..=args.runs {
+        let stats = measure(&mut session.model, &depth, &prompt, args.tokens)?;
+        ensure!(stats.tokens == args.tokens, "only {} of {} tokens were generated", stats.tokens, args.tokens);
+        if run > 0 {
+            runs.push(stats);
+        }
+    }
+    bar.finish_and_clear();
+
+    let memory_bytes = session.model.memory_in_use();
+    let profile = if args.profile { block_on(session.model.profile_decode())? } else { None };
+    let read_bandwidth_gb_s = match &session.place {
+        Place::Gpu(device) => Some(bandwidth::read_gb_s(device)?),
+        Place::Reference => None,
+    };
+    let spread = |f: &dyn Fn(&Stats) -> f64| Spread::of(runs.iter().map(f).collect());
+    let figures = Figures {
+        context: args.depth + args.prompt,
+        prefill_tokens: args.prompt,
+        prefill_tok_s: spread(&|s| f64::from(s.prompt_tokens) / s.first_token_s),
+        first_token_ms: spread(&|s| s.first_token_s * 1e3),
+        decode_tokens: args.tokens,
+        decode_tok_s: spread(&Stats::tokens_per_second),
+        dispatches_per_token,
+        weight_bytes_per_token: session.model.weight_bytes_per_token(),
+        read_bandwidth_gb_s,
+        memory_bytes,
+        load_s: session.load_s,
+        logits_finite,
+        runs: args.runs,
+    };
+    bench_report::print(&session, &figures, args, profile.as_deref())
+}
+
+/// Dispatches of one decoded token.
+fn one_token(model: &mut Model, prompt: &[u32]) -> Result<u32> {
+    model.reset();
+    // A prompt of one token takes the way of decoding.
+    let request = request(prompt[..1].to_vec(), 1);
+    model.take_dispatches();
+    block_on(model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
+    Ok(model.take_dispatches())
+}
+
+/// Fills the context to its depth, then runs a prompt and generates behind it.
+fn measure(model: &mut Model, depth: &[u32], prompt: &[u32], tokens: u32) -> Result<Stats> {
+    model.reset();
+    if !depth.is_empty() {
+        block_on(model.generate(&request(depth.to_vec(), 1), &mut |_| ControlFlow::Continue(())))?;
+    }
+    Ok(block_on(model.generate(&request(prompt.to_vec(), tokens), &mut |_| ControlFlow::Continue(())))?)
+}
+
+/// Nothing ends it early: random weights choose any token.
+fn request(prompt: Vec<u32>, max_new: u32) -> Request {
+    Request { prompt, max_new, choice: Choice::Greedy, stop: Vec::new() }
+}

@@ -1,0 +1,65 @@
+//! Committed databases: the defaults of each class, and the small one the macro is tested with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use wgforge_autotune::generic;
+use wgforge_codegen::{Caps, Database, Workload};
+
+/// Larger files are not read by anybody, and slow every build.
+const MOST_BYTES: usize = 60_000;
+
+/// Path and text of every committed database.
+fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut all = Vec::new();
+    for caps in generic::classes() {
+        let text = generic::database(&caps, &generic::workloads(&caps))?.to_toml();
+        all.push((root.join(format!("autotune/tuned/generic-{}.toml", caps.class())), text));
+    }
+    all.push((root.join("codegen/macros/tests/tiny.toml"), tiny()?.to_toml()));
+    Ok(all)
+}
+
+/// One kernel with a bound struct, one with tokens in its geometry, one with subgroups.
+fn tiny() -> Result<Database> {
+    let caps = Caps::webgpu_baseline().with_subgroups(32);
+    let workloads = [
+        ("sample", r#"{"n":64,"ring":64}"#),
+        ("norm", r#"{"width":256,"residual":false,"y":"f32","scaled":false,"norm":true,"out":"f32","eps":1e-6}"#),
+        ("topk", r#"{"n":4096,"chunk":1024,"keep":64,"first":true}"#),
+    ];
+    let workloads: Vec<Workload> = workloads
+        .iter()
+        .map(|(kernel, shape)| Workload::parse(kernel, serde_json::from_str(shape)?).map_err(anyhow::Error::msg))
+        .collect::<Result<_>>()?;
+    Ok(Database::generic(&caps, &workloads)?)
+}
+
+/// Writes the files, or with `check` fails where one is not what would be written.
+///
+/// # Errors
+/// Files that differ, that are too large, or that cannot be written.
+pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    let mut outdated = Vec::new();
+    for (path, text) in files(root)? {
+        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        if text.len() > MOST_BYTES {
+            bail!("{shown} would have {} bytes, over {MOST_BYTES}", text.len());
+        }
+        let current = fs::read_to_string(&path).unwrap_or_default();
+        if current == text {
+            continue;
+        }
+        if check {
+            outdated.push(shown);
+        } else {
+            fs::write(&path, &text).with_context(|| format!("writing {shown}"))?;
+            println!("wrote {shown}: {} bytes", text.len());
+        }
+    }
+    if !outdated.is_empty() {
+        bail!("run `cargo run -p xtask -- generic`; outdated: {}", outdated.join(", "));
+    }
+    Ok(())
+}
