@@ -124,10 +124,10 @@ fn read_wgsl(quads: u64) -> String {
          @group(0) @binding(1) var<storage, read_write> out: array<atomic<u32>>;\n\
          @compute @workgroup_size({THREADS})\n\
          fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {{\n\
-         let from = group.x * {span}u + thread;\n\
+         let start = group.x * {span}u + thread;\n\
          var sum = vec4(0u);\n\
          for (var i = 0u; i < {quads}u; i += 4u) {{\n\
-         let at = from + i * {THREADS}u;\n\
+         let at = start + i * {THREADS}u;\n\
          sum ^= data[at] ^ data[at + {one}u] ^ data[at + {two}u] ^ data[at + {three}u];\n\
          }}\n\
          // Almost never true, which no compiler can know.\n\

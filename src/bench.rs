@@ -9,7 +9,7 @@ use wgforge::model::{Choice, Model, Request, Stats, WeightMode};
 use crate::bandwidth;
 use crate::bench_report::{self, Figures};
 use crate::cli::{BenchArgs, Global};
-use crate::console::{self, usage};
+use crate::console::usage;
 use crate::numbers::{Spread, random};
 use crate::session::{Place, Session};
 
@@ -38,17 +38,20 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
     let logits_finite = block_on(session.model.logits(probe, true))?.iter().all(|v| v.is_finite());
     let dispatches_per_token = one_token(&mut session.model, &prompt)?;
 
-    let bar = console::bytes_bar("measuring", 0, true);
     let mut runs = Vec::new();
     // The first run makes pipelines and warms clocks.
     for run in 0..=args.runs {
         let stats = measure(&mut session.model, &depth, &prompt, args.tokens)?;
-        ensure!(stats.tokens == args.tokens, "only {} of {} tokens were generated", stats.tokens, args.tokens);
+        ensure!(
+            stats.tokens == args.tokens,
+            "only {} of {} tokens were generated",
+            stats.tokens,
+            args.tokens
+        );
         if run > 0 {
             runs.push(stats);
         }
     }
-    bar.finish_and_clear();
 
     let memory_bytes = session.model.memory_in_use();
     let profile = if args.profile { block_on(session.model.profile_decode())? } else { None };

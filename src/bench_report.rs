@@ -45,7 +45,12 @@ impl Figures {
 type Step = (String, &'static str, f64);
 
 /// Prints figures as a table or as JSON.
-pub(crate) fn print(session: &Session, f: &Figures, args: &BenchArgs, profile: Option<&[Step]>) -> Result<()> {
+pub(crate) fn print(
+    session: &Session,
+    f: &Figures,
+    args: &BenchArgs,
+    profile: Option<&[Step]>,
+) -> Result<()> {
     if args.json {
         let mut all = as_json(session, f);
         if args.profile {

@@ -1,4 +1,4 @@
-//! A small Gemma 4 that is part of the program: two and a half million parameters that write
+//! A small Gemma 4 that is part of the program: six million parameters that write
 //! like Shakespeare's plays, in the published int2/int4/int8 layout.
 
 use wgforge_model::{Checkpoint, Result, Tokenizer};

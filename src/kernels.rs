@@ -1,7 +1,6 @@
 //! `wgforge kernels`: the families, and any kernel as the GPU gets it.
 
 use anyhow::{Context as _, Result, anyhow};
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use serde_json::{Value, json};
 use wgforge::codegen::{Caps, FAMILIES, Rendered, TEMPLATES, Target, Variant, Workload, shapes};
 
@@ -40,12 +39,11 @@ fn list(json: bool) -> Result<()> {
             .collect();
         return console::json(&json!(rows));
     }
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(["kernel", "does", "E2B shapes", "candidates on WebGPU's baseline"]);
-    for (name, does, shapes, candidates) in rows {
-        table.add_row([name.to_owned(), does, shapes.to_string(), candidates.to_string()]);
+    let width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
+    for (name, does, ..) in rows {
+        console::line(format_args!("{name:<width$}  {does}"))?;
     }
-    console::line(table)
+    Ok(())
 }
 
 /// What the comment at the head of a template says first.
@@ -96,8 +94,10 @@ fn workload(args: &ShowArgs) -> Result<Workload> {
 fn caps(global: &Global, args: &ShowArgs) -> Result<Caps> {
     if let Some(class) = &args.class {
         return class_caps(class).ok_or_else(|| {
-            Usage(format!("--class {class}: wanted plain, plain-f16, subgroupN or subgroupN-f16, N a power of two"))
-                .into()
+            Usage(format!(
+                "--class {class}: wanted plain, plain-f16, subgroupN or subgroupN-f16, N a power of two"
+            ))
+            .into()
         });
     }
     match Place::of(&Global { kernels: None, ..global.clone() }) {

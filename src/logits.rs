@@ -36,7 +36,13 @@ pub(crate) fn execute(global: &Global, args: &LogitsArgs) -> Result<()> {
     drop(session);
     if mode != WeightMode::Stored && source.is_float() {
         let (_, stored) = run(WeightMode::Stored)?;
-        report(args.json, &mut result, "against_stored", "stored weights", logit_distance(&logits, &stored, vocab));
+        report(
+            args.json,
+            &mut result,
+            "against_stored",
+            "stored weights",
+            logit_distance(&logits, &stored, vocab),
+        );
     }
     if let Some(file) = &args.reference_file {
         let (found, wanted) = tensors::read_f32(file, "logits")?;

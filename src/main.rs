@@ -1,14 +1,14 @@
 //! The command line of wgforge.
 
 mod autotune;
-// mod bandwidth;
-// mod bench;
-// mod bench_report;
-// mod check;
+mod bandwidth;
+mod bench;
+mod bench_report;
+mod check;
 mod cli;
 mod console;
-// mod doctor;
-// mod kernels;
+mod doctor;
+mod kernels;
 mod logits;
 mod numbers;
 mod run;
@@ -46,14 +46,13 @@ fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         None => welcome::execute(&global),
         Some(Command::Run(args)) => run::execute(&global, &args),
-//         Some(Command::Bench(args)) => bench::execute(&global, &args),
+        Some(Command::Bench(args)) => bench::execute(&global, &args),
         Some(Command::Logits(args)) => logits::execute(&global, &args),
         Some(Command::Trace(args)) => trace::execute(&global, &args),
         Some(Command::Synth(args)) => synth::execute(&args),
-//         Some(Command::Kernels(command)) => kernels::execute(&global, &command),
-//         Some(Command::Doctor(args)) => doctor::execute(&global, &args),
+        Some(Command::Kernels(command)) => kernels::execute(&global, &command),
+        Some(Command::Doctor(args)) => doctor::execute(&global, &args),
         Some(Command::Autotune(args)) => autotune::execute(&args),
-        Some(_) => anyhow::bail!("not yet"),
     }
 }
 

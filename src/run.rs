@@ -138,7 +138,8 @@ fn default_max_new(session: &Session, prompt: usize) -> u32 {
 /// How tokens are chosen, and the seed where chance has a part in it.
 fn choice(defaults: &GenerationConfig, args: &RunArgs) -> (Choice, Option<u64>) {
     let asked = args.top_k.is_some() || args.top_p.is_some() || args.seed.is_some();
-    let given = args.temperature.unwrap_or(if defaults.do_sample || asked { defaults.temperature } else { 0.0 });
+    let given =
+        args.temperature.unwrap_or(if defaults.do_sample || asked { defaults.temperature } else { 0.0 });
     if given == 0.0 {
         return (Choice::Greedy, None);
     }

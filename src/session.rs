@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use pollster::block_on;
 use serde_json::{Value, json};
-use wgforge::codegen::{Caps, Database};
+use wgforge::autotune::{self, Candidate, Origin, Selection};
 use wgforge::model::{Checkpoint, Error, Kernels, Model, Options, Target, Tokenizer, WeightMode};
-use wgforge::runtime::{Backend, CapsMask, Device, DeviceOptions};
+use wgforge::runtime::{AdapterReport, Backend, CapsMask, Device, DeviceOptions};
 
 use crate::cli::{BackendChoice, FloatChoice, Global, WeightChoice};
 use crate::console::{self, usage};
@@ -35,8 +35,12 @@ impl Place {
             Ok(device) => Ok(Self::Gpu(Box::new(device))),
             Err(error) if global.backend.is_some() || global.adapter.is_some() => Err(error.into()),
             Err(error) => {
-                eprintln!("notice: {error}");
-                eprintln!("notice: computing on the CPU instead, which is slow. {}", remedy());
+                let reason = match error {
+                    // Its own text lists what was passed over and what to install, as this does.
+                    wgforge::runtime::Error::NoAdapter { .. } => "no GPU adapter was found".to_owned(),
+                    other => other.to_string(),
+                };
+                eprintln!("notice: {reason}; computing on the CPU instead, which is slow. {}.", remedy());
                 Ok(Self::Reference)
             }
         }
@@ -80,8 +84,7 @@ pub(crate) fn device_options(global: &Global) -> DeviceOptions {
         BackendChoice::Gl => Some(Backend::Gl),
         BackendChoice::Reference => None,
     });
-    let disable =
-        CapsMask { subgroups: global.no_subgroups, f16: global.no_f16, ..CapsMask::default() };
+    let disable = CapsMask { subgroups: global.no_subgroups, f16: global.no_f16, ..CapsMask::default() };
     DeviceOptions { backend, name: global.adapter.clone(), disable, ..DeviceOptions::default() }
 }
 
@@ -125,7 +128,8 @@ impl Source {
 
 fn refuse_what_is_no_folder(path: &Path) -> Result<()> {
     let text = path.to_string_lossy();
-    let advice = "download the checkpoint (config.json, model.safetensors, tokenizer.json) and give its folder";
+    let advice =
+        "download the checkpoint (config.json, model.safetensors, tokenizer.json) and give its folder";
     if text.to_ascii_lowercase().ends_with(".gguf") {
         bail!("{text}: GGUF files are not supported yet in this version; {advice}");
     }
@@ -133,7 +137,9 @@ fn refuse_what_is_no_folder(path: &Path) -> Result<()> {
     let parts: Vec<&str> = text.split('/').collect();
     let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
     if !path.exists() && parts.len() == 2 && parts.iter().all(plain) {
-        bail!("{text}: no such folder, and fetching a repository is not supported yet in this version; {advice}");
+        bail!(
+            "{text}: no such folder, and fetching a repository is not supported yet in this version; {advice}"
+        );
     }
     Ok(())
 }
@@ -168,7 +174,7 @@ impl Session {
         let (target, kernels) = match place {
             Place::Reference => (Target::Reference, "reference".to_owned()),
             Place::Gpu(device) => {
-                let kernels = choose_kernels(device.caps(), global.kernels.as_deref())?;
+                let kernels = kernels(device, global.kernels.as_deref())?;
                 let name = kernels.source().to_owned();
                 (Target::Gpu((**device).clone(), kernels), name)
             }
@@ -186,8 +192,7 @@ impl Session {
         };
         let bar = console::bytes_bar("loading", packed_bytes(&source.checkpoint, weights), quiet);
         let start = Instant::now();
-        let model =
-            block_on(Model::load(&source.checkpoint, target, &options, &mut |bytes| bar.inc(bytes)));
+        let model = block_on(Model::load(&source.checkpoint, target, &options, &mut |bytes| bar.inc(bytes)));
         bar.finish_and_clear();
         let model = model.with_context(|| format!("loading {}", source.name()))?;
         let load_s = start.elapsed().as_secs_f64();
@@ -232,22 +237,33 @@ pub(crate) fn weights(global: &Global, auto: WeightMode) -> WeightMode {
     }
 }
 
-/// The kernels of a database file, or those that every device of this class can run.
-pub(crate) fn choose_kernels(caps: &Caps, file: Option<&Path>) -> Result<Kernels> {
-    let Some(file) = file else { return Ok(Kernels::generic(caps)) };
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading {name}"))?;
-    let database = Database::parse(&name, &text)?;
-    let variants = database.entries().iter().map(|entry| entry.variant.clone()).collect();
-    let (kernels, refused) = Kernels::tuned(caps, &name, variants);
-    for reason in refused {
-        eprintln!("notice: {name}: left out: {reason}");
+/// The database a device gets: the named one, or the best there is.
+pub(crate) fn choose_kernels(adapter: &AdapterReport, file: Option<&Path>) -> Result<Selection> {
+    let Some(file) = file else { return Ok(autotune::for_adapter(adapter)?) };
+    let (database, mistakes) = autotune::load(file)?;
+    let candidate = Candidate { name: file.display().to_string(), origin: Origin::Named, database };
+    let mut chosen = autotune::select(adapter, vec![candidate])?;
+    chosen.notes.extend(mistakes.iter().map(ToString::to_string));
+    Ok(chosen)
+}
+
+/// The kernels of that database.
+fn kernels(device: &Device, file: Option<&Path>) -> Result<Kernels> {
+    let chosen = match choose_kernels(device.report(), file) {
+        Ok(chosen) => chosen,
+        // Nobody asked for a database, and every kernel can do without one.
+        Err(error) if file.is_none() => {
+            eprintln!("notice: kernels without a database: {error:#}");
+            return Ok(Kernels::generic(device.caps()));
+        }
+        Err(error) => return Err(error),
+    };
+    if file.is_some() {
+        chosen.notes.iter().for_each(|note| eprintln!("notice: {note}"));
     }
-    for entry in database.stale()? {
-        let (kernel, shape) = entry.key();
-        eprintln!("notice: {name}: {kernel} {shape} was timed with another shader text; tune again");
-    }
-    Ok(kernels)
+    // What this device cannot run has been left out, with a note.
+    let variants = chosen.database.entries().iter().map(|entry| entry.variant.clone()).collect();
+    Ok(Kernels::tuned(device.caps(), &chosen.name, variants).0)
 }
 
 /// Bytes that packing will yield, near enough for a progress bar.

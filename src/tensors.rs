@@ -1,11 +1,11 @@
 //! Token ids and tensors from files, tensors to files.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use wgforge::runtime::bytemuck;
 
 use crate::console::usage;
@@ -21,7 +21,8 @@ pub(crate) fn token_ids(argument: &str) -> Result<Vec<u32>> {
     } else if argument.ends_with(".safetensors") {
         ids_of_tensor(Path::new(argument))?
     } else {
-        let text = fs::read_to_string(argument).with_context(|| format!("reading token ids from {argument}"))?;
+        let text =
+            fs::read_to_string(argument).with_context(|| format!("reading token ids from {argument}"))?;
         list(&text).with_context(|| argument.to_owned())?
     };
     if ids.is_empty() {
@@ -88,20 +89,21 @@ pub(crate) fn write_f32(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let view = TensorView::new(Dtype::F32, shape.to_vec(), bytemuck::cast_slice(values))?;
-    let partial = Partial(path.with_added_extension(format!("{}.partial", std::process::id())));
-    safetensors::serialize_to_file([(name, view)], Some(metadata), &partial.0)
-        .with_context(|| format!("writing {}", path.display()))?;
-    fs::rename(&partial.0, path).with_context(|| format!("writing {}", path.display()))
-}
-
-/// A file that goes away unless it is renamed.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After the rename there is nothing to remove.
-        let _ = fs::remove_file(&self.0);
+    let partial = path.with_added_extension(format!("{}.partial", std::process::id()));
+    let written = fs::File::create(&partial).and_then(|file| file.metadata()).and_then(|ours| {
+        safetensors::serialize_to_file([(name, view)], Some(metadata), &partial).map_err(|e| match e {
+            SafeTensorError::IoError(error) => error,
+            other => io::Error::other(other),
+        })?;
+        // The crate makes files that only their owner can read; ours follow the user's settings.
+        fs::set_permissions(&partial, ours.permissions())?;
+        fs::rename(&partial, path)
+    });
+    if written.is_err() {
+        // It may not even have been made.
+        let _ = fs::remove_file(&partial);
     }
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

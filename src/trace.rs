@@ -46,7 +46,8 @@ pub(crate) fn execute(global: &Global, args: &TraceArgs) -> Result<()> {
         let near: usize = layers.clone().map(|row| row.near).sum();
         let worst = layers.clone().map(|row| row.ratio).fold(0.0, f64::max);
         let share = near as f64 / (layers.len() * tokens.len()).max(1) as f64;
-        result["layers"] = rows.iter().map(|row| json!({ "rms_ratio": row.ratio, "near": row.near })).collect();
+        result["layers"] =
+            rows.iter().map(|row| json!({ "rms_ratio": row.ratio, "near": row.near })).collect();
         result["worst_rms_ratio"] = json!(worst);
         result["near_share"] = json!(share);
         if !args.json {
@@ -78,7 +79,11 @@ fn compare(out: &[f32], golden: &[f32], layer: usize, hidden: usize) -> Vec<Row>
 
 fn table(rows: &[Row], tokens: usize) -> Table {
     let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(["layer", "rms(out - golden) / rms(golden)", "rows within 1e-4"]);
+    table.load_style(ASCII_MARKDOWN).set_header([
+        "layer",
+        "rms(out - golden) / rms(golden)",
+        "rows within 1e-4",
+    ]);
     for (i, row) in rows.iter().enumerate() {
         let name = if i == 0 { "embedding".into() } else { (i - 1).to_string() };
         table.add_row([name, format!("{:.3e}", row.ratio), format!("{}/{tokens}", row.near)]);

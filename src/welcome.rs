@@ -10,7 +10,7 @@ use crate::session::Session;
 
 /// Tokens of the demo text.
 const TOKENS: u32 = 160;
-/// Gives a text that ends well; the same on every device of a kind.
+/// Any would do; a fixed one gives the same text on every device of a kind.
 const SEED: u64 = 7;
 
 /// Runs the command without a subcommand.
@@ -40,11 +40,17 @@ pub(crate) fn execute(global: &Global) -> Result<()> {
 
     eprintln!("\n{}", run::statistics(&stats));
     if source.demo {
-        eprintln!("\nThat was a model of two and a half million parameters. Next:");
-        eprintln!("  wgforge run --model FOLDER \"Once upon a time\"   a Gemma 4 E2B checkpoint you downloaded");
+        eprintln!("\nThat was a model of six million parameters. Next:");
+        eprintln!(
+            "  wgforge run --model FOLDER \"Once upon a time\"   a Gemma 4 E2B checkpoint you downloaded"
+        );
         eprintln!("  wgforge synth --shape e2b --format mobile --out FOLDER");
-        eprintln!("  wgforge bench --model FOLDER                     the speed of a real-size one, weights random");
-        eprintln!("  wgforge doctor                                   what this machine can do, and what is missing");
+        eprintln!(
+            "  wgforge bench --model FOLDER                     the speed of a real-size one, weights random"
+        );
+        eprintln!(
+            "  wgforge doctor                                   what this machine can do, and what is missing"
+        );
     }
     Ok(())
 }

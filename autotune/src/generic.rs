@@ -71,7 +71,10 @@ fn product_needed(s: &Shape, act: Act) -> bool {
     let mobile = s.x == Act::I8 && s.scale == Scale::Row && s.out != other(act);
     let int4 = s.x == act && s.scale == Scale::Group && s.format == Format::I4 && s.out == act;
     // The mobile head has no grids, so its activations are floats.
-    let head = s.softcap > 0.0 && s.x == Act::F16 && matches!(s.scale, Scale::Row | Scale::Group) && s.format != Format::I8;
+    let head = s.softcap > 0.0
+        && s.x == Act::F16
+        && matches!(s.scale, Scale::Row | Scale::Group)
+        && s.format != Format::I8;
     mobile || int4 || head
 }
 

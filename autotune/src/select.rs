@@ -106,7 +106,9 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
         Closeness::Vendor => {
             format!("tuned on {made_on}, the same vendor and class ({}) as this device", header.class)
         }
-        Closeness::Generic(..) => format!("untuned defaults for class {}; `wgforge autotune` finds better", header.class),
+        Closeness::Generic(..) => {
+            format!("untuned defaults for class {}; `wgforge autotune` finds better", header.class)
+        }
     }
 }
 
@@ -125,7 +127,10 @@ fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result
         }
     }
     if stale > 0 {
-        notes.push(format!("{}: {stale} kernels left out: their templates changed since tuning", candidate.name));
+        notes.push(format!(
+            "{}: {stale} kernels left out: their templates changed since tuning",
+            candidate.name
+        ));
     }
     database.header.codegen.clone_from(&header.codegen);
     Ok(database)

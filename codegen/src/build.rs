@@ -88,7 +88,8 @@ impl Builder {
         let out = match self.out.clone().or_else(|| env::var_os("OUT_DIR").map(PathBuf::from)) {
             Some(out) => out,
             None => {
-                let source = io::Error::new(io::ErrorKind::NotFound, "OUT_DIR is not set: not a build script?");
+                let source =
+                    io::Error::new(io::ErrorKind::NotFound, "OUT_DIR is not set: not a build script?");
                 return Err(Errors(vec![Error::File { file: "kernels.rs".into(), source }]));
             }
         };
@@ -148,7 +149,8 @@ fn write(out: &Path, emitted: &Emitted) -> Result<(), Error> {
         fs::write(&path, text).map_err(fail(&path))?;
     }
     let path = out.join("kernels.rs");
-    let text = pretty(&emitted.tokens).map_err(|e| Error::Shader { kernel: "kernels.rs".into(), report: e.to_string() })?;
+    let text = pretty(&emitted.tokens)
+        .map_err(|e| Error::Shader { kernel: "kernels.rs".into(), report: e.to_string() })?;
     fs::write(&path, text).map_err(fail(&path))
 }
 

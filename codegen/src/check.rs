@@ -139,7 +139,9 @@ fn compare_words(expected: &[u32], got: &[u32], act: Act, tolerance: Tolerance) 
                     (Some(_), None) => return Err(format!("element {i} was not written")),
                     (Some(a), Some(b)) if (a - b).abs() <= bound * largest.max(1e-6) => {}
                     (Some(a), Some(b)) => {
-                        return Err(format!("element {i} is {b} instead of {a} (largest magnitude {largest})"));
+                        return Err(format!(
+                            "element {i} is {b} instead of {a} (largest magnitude {largest})"
+                        ));
                     }
                 }
             }
@@ -189,7 +191,13 @@ impl Draw {
         vec![POISON; (bytes / 4) as usize]
     }
 
-    fn matrix(&mut self, rows: u32, real_rows: impl Fn(u32) -> bool, columns: u32, format: Format) -> Vec<u32> {
+    fn matrix(
+        &mut self,
+        rows: u32,
+        real_rows: impl Fn(u32) -> bool,
+        columns: u32,
+        format: Format,
+    ) -> Vec<u32> {
         let words = (format.row_bytes(columns) / 4) as usize;
         let mut all = vec![0u32; rows as usize * words];
         for r in (0..rows).filter(|r| real_rows(*r)) {
@@ -228,13 +236,19 @@ impl Draw {
         let pairs = s.epilogue == gemv::Epilogue::Geglu;
         let (rows, n) = (s.padded_rows(), s.rows);
         match name {
-            "w" => self.matrix(rows, |r| if pairs { r / 8 * 4 + r % 4 < n } else { r < n }, s.columns, s.format),
+            "w" => {
+                self.matrix(rows, |r| if pairs { r / 8 * 4 + r % 4 < n } else { r < n }, s.columns, s.format)
+            }
             "scales" => self.scales(rows, s.columns, s.scale),
             "x" => self.rows(tokens, s.columns, s.x),
             "aux" => self.rows(tokens, s.total, Act::F32),
             "grids" => {
                 // Sums of `columns` products spread over the grid, with some saturation.
-                let spread = 0.02 * 70.0 * 4.0 * (s.columns as f32).sqrt() * if s.format == Format::I8 { 16.0 } else { 1.0 };
+                let spread = 0.02
+                    * 70.0
+                    * 4.0
+                    * (s.columns as f32).sqrt()
+                    * if s.format == Format::I8 { 16.0 } else { 1.0 };
                 let input = if s.x.is_int() { 0.03 } else { 0.0 };
                 let out = spread * if s.x.is_int() { 0.03 } else { 0.2 } / 60.0;
                 let v = [input, out, out * 1.1, out * 0.9, out * 2.0, 0.0, 0.0, 0.0];
@@ -307,7 +321,8 @@ impl Draw {
                     for (i, r) in words.chunks_exact_mut(row).enumerate() {
                         // Every third range is empty.
                         let empty = i % 3 == 2;
-                        r[s.dim as usize] = (if empty { -3.0e38f32 } else { 2.0 * self.rng.unit() }).to_bits();
+                        r[s.dim as usize] =
+                            (if empty { -3.0e38f32 } else { 2.0 * self.rng.unit() }).to_bits();
                         r[s.dim as usize + 1] = (if empty { 0.0 } else { 1.5 + self.rng.unit() }).to_bits();
                     }
                     words
@@ -384,7 +399,10 @@ impl Variant {
                     s.epilogue,
                     gemv::Epilogue::Geglu | gemv::Epilogue::Ple | gemv::Epilogue::Softcap
                 );
+                // Tiles in f16 round each operand to 11 bits.
+                let f16_tile = matches!(self, Self::Gemm { config, .. } if config.f16_tile);
                 match (s.x, s.out, transcendental) {
+                    _ if f16_tile => float(s.out, 3e-3),
                     (Act::I8, Act::I8 | Act::F32, false) => (s.out, Tolerance::Exact),
                     (Act::I8, _, _) => float(s.out, 2e-5),
                     // A float sum on an output grid may fall on either side of an edge.
@@ -397,7 +415,9 @@ impl Variant {
             (Self::Rope { shape: s, .. }, _) => float(s.kv, 2e-5),
             (Self::Attention { shape: s, .. }, _) => float(s.out, 5e-5),
             (Self::AttentionMerge { shape: s, .. }, _) => float(s.out, 2e-5),
-            (Self::Argmax { .. } | Self::Topk { .. } | Self::Sample { .. }, _) => (Act::F32, Tolerance::Exact),
+            (Self::Argmax { .. } | Self::Topk { .. } | Self::Sample { .. }, _) => {
+                (Act::F32, Tolerance::Exact)
+            }
             _ => (Act::F32, Tolerance::Relative(2e-5)),
         }
     }

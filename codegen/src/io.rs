@@ -33,7 +33,10 @@ impl<'a> Io<'a> {
     }
 
     fn index(&self, name: &str) -> usize {
-        self.names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no binding `{name}` in {:?}", self.names))
+        self.names
+            .iter()
+            .position(|n| *n == name)
+            .unwrap_or_else(|| panic!("no binding `{name}` in {:?}", self.names))
     }
 
     /// The words of binding `name`.
@@ -123,7 +126,7 @@ pub fn quantize(x: f32, grid: f32) -> i8 {
 
 /// A value put on a static grid and back; grid 0 means there is none.
 pub fn srq(x: f32, grid: f32) -> f32 {
-    if grid == 0.0 { x } else { f32::from(quantize(x, grid)) * grid }
+    if grid == 0.0 { x } else { (x / grid).round_ties_even().clamp(-128.0, 127.0) * grid }
 }
 
 /// Integer field `column` of a row that starts at `words[0]`, in [`Format`]'s layout.
@@ -138,7 +141,14 @@ pub fn field(words: &[u32], format: Format, column: usize) -> i32 {
 }
 
 /// Row `row` of a weight matrix as floats, scales applied.
-pub fn weight_row(w: &[u32], scales: &[u32], format: Format, scale: Scale, row: usize, columns: usize) -> Vec<f32> {
+pub fn weight_row(
+    w: &[u32],
+    scales: &[u32],
+    format: Format,
+    scale: Scale,
+    row: usize,
+    columns: usize,
+) -> Vec<f32> {
     let words_per_row = (format.row_bytes(columns as u32) / 4) as usize;
     let words = &w[row * words_per_row..][..words_per_row];
     let groups = (stride(columns as u32) / GROUP) as usize;

@@ -99,7 +99,11 @@ impl Variant {
         let mut rendered = validate(&label, &native)?;
         let found: Vec<&str> = rendered.bindings.iter().map(|b| b.name.as_str()).collect();
         if found != self.bindings() {
-            return Err(Error::Bindings { kernel: label, wanted: self.bindings().join(", "), found: found.join(", ") });
+            return Err(Error::Bindings {
+                kernel: label,
+                wanted: self.bindings().join(", "),
+                found: found.join(", "),
+            });
         }
         if target == Target::Web {
             rendered.wgsl = self.wgsl(target)?;
@@ -137,7 +141,8 @@ pub fn validate(label: &str, wgsl: &str) -> Result<Rendered, Error> {
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
     let info = validator.validate(&module).map_err(|e| fail(e.emit_to_string(wgsl)))?;
     let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-    naga::back::spv::write_vec(&module, &info, &options, None).map_err(|e| fail(format!("SPIR-V writer: {e}")))?;
+    naga::back::spv::write_vec(&module, &info, &options, None)
+        .map_err(|e| fail(format!("SPIR-V writer: {e}")))?;
 
     let entry = module
         .entry_points
@@ -155,13 +160,18 @@ pub fn validate(label: &str, wgsl: &str) -> Result<Rendered, Error> {
                 continue;
             }
             naga::AddressSpace::Uniform => Access::Uniform,
-            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => Access::ReadWrite,
+            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                Access::ReadWrite
+            }
             naga::AddressSpace::Storage { .. } => Access::Read,
             _ => continue,
         };
         let slot = var.binding.ok_or_else(|| fail(format!("`{:?}` has no binding", var.name)))?;
         if slot.group != 0 {
-            return Err(fail(format!("`{:?}` is in group {}; kernels use group 0 only", var.name, slot.group)));
+            return Err(fail(format!(
+                "`{:?}` is in group {}; kernels use group 0 only",
+                var.name, slot.group
+            )));
         }
         found.push((slot.binding, Binding { name: var.name.clone().unwrap_or_default(), access }));
     }

@@ -35,15 +35,25 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
     let mut all = Vec::new();
     // Static grids: the published mobile layout.
     for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32)] {
-        let qkv = gemv::Shape { split_a: q, split_b: q + kv, ..product(q + 2 * kv, h, format, Scale::Row, Act::I8, act) };
+        let qkv = gemv::Shape {
+            split_a: q,
+            split_b: q + kv,
+            ..product(q + 2 * kv, h, format, Scale::Row, Act::I8, act)
+        };
         all.push(qkv);
         all.push(product(h, q, format, Scale::Row, Act::I8, act));
-        all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, Scale::Row, Act::I8, Act::I8) });
+        all.push(gemv::Shape {
+            epilogue: Epilogue::Geglu,
+            ..product(ffn, h, format, Scale::Row, Act::I8, Act::I8)
+        });
         all.push(product(h, ffn, format, Scale::Row, Act::I8, act));
     }
     all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, I8, Scale::Row, Act::I8, Act::I8) });
     all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F32));
-    all.push(gemv::Shape { epilogue: Epilogue::Residual, ..product(h, ple, I8, Scale::Row, Act::I8, Act::F32) });
+    all.push(gemv::Shape {
+        epilogue: Epilogue::Residual,
+        ..product(h, ple, I8, Scale::Row, Act::I8, Act::F32)
+    });
     // Float activations: bf16 and f16 as stored, int8 and int4 quantised at load, the int2 head.
     for (format, scale) in [
         (F32, Scale::None),
@@ -57,7 +67,10 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
             all.push(product(h, ffn, format, scale, act, act));
             all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, scale, act, act) });
         }
-        all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, format, scale, Act::F16, Act::F16) });
+        all.push(gemv::Shape {
+            epilogue: Epilogue::Ple,
+            ..product(ple, h, format, scale, Act::F16, Act::F16)
+        });
         all.push(gemv::Shape {
             epilogue: Epilogue::Softcap,
             softcap: 30.0,
@@ -87,7 +100,15 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
         (Format::F32, Scale::None),
     ] {
         let rows = vocab.min(16_384);
-        all.push(Workload::Gather(gather::Shape { rows, columns: h, format, scale, first: 7, by_slot: false, multiplier: 39.2 }));
+        all.push(Workload::Gather(gather::Shape {
+            rows,
+            columns: h,
+            format,
+            scale,
+            first: 7,
+            by_slot: false,
+            multiplier: 39.2,
+        }));
     }
     all.push(Workload::Gather(gather::Shape {
         rows: 512,
@@ -96,17 +117,32 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
         scale: Scale::Parts(layers),
         first: 0,
         by_slot: true,
-        multiplier: 16.0,
+        multiplier: f64::from(ple).sqrt(),
     }));
     for context in [Act::F32, Act::F16] {
-        all.push(Workload::PleMix(ple_mix::Shape { layers, dim: ple, capacity: 512, context, scale: 0.0255, eps }));
+        all.push(Workload::PleMix(ple_mix::Shape {
+            layers,
+            dim: ple,
+            capacity: 512,
+            context,
+            scale: 0.0255,
+            eps,
+        }));
     }
     for y in [Act::F32, Act::F16] {
         for out in [Some(Act::F32), Some(Act::F16), Some(Act::I8), None] {
             for residual in [false, true] {
                 for norm in [false, true] {
                     if (residual || out.is_some()) && (out.is_some() || !norm) {
-                        all.push(Workload::Norm(norm::Shape { width: h, residual, y, scaled: residual && norm, norm, out, eps }));
+                        all.push(Workload::Norm(norm::Shape {
+                            width: h,
+                            residual,
+                            y,
+                            scaled: residual && norm,
+                            norm,
+                            out,
+                            eps,
+                        }));
                     }
                 }
             }
@@ -131,7 +167,17 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             for decode in [false, true] {
                 for out in [act, Act::I8] {
                     let window = if full { 0 } else { 512 };
-                    all.push(Workload::Attention(attention::Shape { heads, kv_heads, dim, window, ring, q: act, kv: act, out, decode }));
+                    all.push(Workload::Attention(attention::Shape {
+                        heads,
+                        kv_heads,
+                        dim,
+                        window,
+                        ring,
+                        q: act,
+                        kv: act,
+                        out,
+                        decode,
+                    }));
                 }
             }
         }
@@ -149,7 +195,10 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
 /// Every kernel at the shapes of Gemma 4 E2B, in all formats.
 pub fn e2b() -> Vec<Workload> {
     let mut all = others(1536, 8, 1, 256, 256, 35, 262_144);
-    for s in products(1536, 6144, 256, 2048, 256, 262_144).into_iter().chain(products(1536, 12_288, 256, 4096, 512, 262_144)) {
+    for s in products(1536, 6144, 256, 2048, 256, 262_144)
+        .into_iter()
+        .chain(products(1536, 12_288, 256, 4096, 512, 262_144))
+    {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
     }

@@ -4,7 +4,12 @@ use wgforge_codegen::{Caps, Target, Workload, shapes};
 
 /// The classes of device the candidates are drawn for.
 fn classes() -> Vec<Caps> {
-    let roomy = Caps { max_invocations: 1024, max_workgroup_bytes: 48 << 10, max_binding_bytes: 2 << 30, ..Caps::default() };
+    let roomy = Caps {
+        max_invocations: 1024,
+        max_workgroup_bytes: 48 << 10,
+        max_binding_bytes: 2 << 30,
+        ..Caps::default()
+    };
     vec![
         Caps::webgpu_baseline(),
         Caps::webgpu_baseline().with_subgroups(4),
@@ -31,7 +36,8 @@ fn check(workloads: &[Workload]) {
                 count += 1;
                 match candidate.render(Target::Native) {
                     Ok(r) if r.workgroup_bytes <= caps.max_workgroup_bytes => {}
-                    Ok(r) => failures.push(format!("{candidate:?} takes {} bytes of workgroup memory", r.workgroup_bytes)),
+                    Ok(r) => failures
+                        .push(format!("{candidate:?} takes {} bytes of workgroup memory", r.workgroup_bytes)),
                     Err(e) => failures.push(e.to_string()),
                 }
                 if failures.len() > 3 {

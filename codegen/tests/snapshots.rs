@@ -1,7 +1,7 @@
 //! What the templates become, for people to read and for reviews to show. Rewritten by
 //! `cargo run -p xtask -- snapshots`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use wgforge_codegen::{Caps, Target, Workload, shapes};
 
@@ -11,7 +11,10 @@ fn matching(kernel: &str, fields: &[(&str, &str)]) -> Workload {
         let shape: serde_json::Value = serde_json::from_str(&w.shape_json()).expect("JSON");
         w.kernel() == kernel && fields.iter().all(|(f, v)| shape[*f].to_string().trim_matches('"') == *v)
     };
-    shapes::e2b().into_iter().find(wanted).unwrap_or_else(|| panic!("no {kernel} with {fields:?} in shapes::e2b"))
+    shapes::e2b()
+        .into_iter()
+        .find(wanted)
+        .unwrap_or_else(|| panic!("no {kernel} with {fields:?} in shapes::e2b"))
 }
 
 /// Name, fields to look for, lanes of a subgroup, whether WGSL's f16 is used, target.
@@ -39,8 +42,20 @@ const CASES: &[Case] = &[
     ("ple_mix__f32", &[("context", "f32")], 1, false, NATIVE),
     ("ple_mix__f16", &[("context", "f16")], 32, true, NATIVE),
     ("ple_mix__f16_web", &[("context", "f16")], 32, true, WEB),
-    ("norm__residual_to_codes", &[("residual", "true"), ("norm", "true"), ("out", "i8"), ("y", "f16")], 32, true, NATIVE),
-    ("norm__residual_to_codes_web", &[("residual", "true"), ("norm", "true"), ("out", "i8"), ("y", "f16")], 32, true, WEB),
+    (
+        "norm__residual_to_codes",
+        &[("residual", "true"), ("norm", "true"), ("out", "i8"), ("y", "f16")],
+        32,
+        true,
+        NATIVE,
+    ),
+    (
+        "norm__residual_to_codes_web",
+        &[("residual", "true"), ("norm", "true"), ("out", "i8"), ("y", "f16")],
+        32,
+        true,
+        WEB,
+    ),
     ("norm__plain", &[("residual", "false"), ("norm", "true"), ("out", "f32")], 1, false, NATIVE),
     ("rope__local", &[("ring", "1024"), ("kv", "f32")], 1, false, NATIVE),
     ("rope__global_f16", &[("ring", "0"), ("kv", "f16")], 32, true, NATIVE),
@@ -73,7 +88,9 @@ fn rendered_shaders_are_as_reviewed() {
         let rendered = variant.render(*target).unwrap_or_else(|e| panic!("{name}: {e}"));
         settings.set_description(format!("{} {}", workload.shape_json(), variant.config_json()));
         // All are compared before the test fails, so that one run rewrites all of them.
-        let compared = std::panic::catch_unwind(|| settings.bind(|| insta::assert_snapshot!(*name, rendered.wgsl)));
+        let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            settings.bind(|| insta::assert_snapshot!(*name, rendered.wgsl));
+        }));
         if compared.is_err() {
             failed.push(*name);
         }

@@ -80,8 +80,7 @@ fn every_path_in_a_template_exists_in_its_context() {
         assert!(!contexts.is_empty(), "no workload of `{name}` in shapes");
         for (root, field) in paths(text).into_iter().filter(|(root, _)| root != "web") {
             let has = |c: &Value| c[&root].as_object().is_some_and(|o| o.contains_key(&field));
-            let found =
-                if root == "b" { contexts.iter().any(has) } else { contexts.iter().all(has) };
+            let found = if root == "b" { contexts.iter().any(has) } else { contexts.iter().all(has) };
             if !found {
                 missing.push(format!("templates/{name}.wgsl: {root}.{field}"));
             }

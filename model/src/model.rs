@@ -37,11 +37,14 @@ pub struct Options {
     pub f16_kv: Option<bool>,
     /// Tokens of a prefill chunk.
     pub chunk: u32,
+    /// Largest binding to use, bytes, if smaller than the device's: matrices and tables are
+    /// split or gathered by the host as on a device with that limit.
+    pub binding_limit: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { weights: WeightMode::Stored, f16_activations: None, f16_kv: None, chunk: 512 }
+        Self { weights: WeightMode::Stored, f16_activations: None, f16_kv: None, chunk: 512, binding_limit: None }
     }
 }
 
@@ -155,7 +158,7 @@ impl Model {
         let (mut backend, auto_f16) = match target {
             Target::Gpu(device, kernels) => {
                 let f16 = device.caps().f16;
-                let gpu = Gpu::new(device, kernels, weight_bytes(checkpoint)).await?;
+                let gpu = Gpu::new(device, kernels, weight_bytes(checkpoint), options.binding_limit).await?;
                 (Backend::Gpu(Box::new(gpu)), (f16, true))
             }
             Target::Reference => (Backend::Cpu(Cpu::default()), (false, false)),

@@ -43,8 +43,13 @@ fn bf16_logits(gpu: bool, options: &Options, bound: f32, same_top: bool) {
 }
 
 fn greedy(model: &mut wgforge_model::Model, golden: &Golden) -> Vec<u32> {
+    continued(model, &golden.tokens, golden)
+}
+
+/// As many greedy tokens as the golden file has, behind `prompt`.
+fn continued(model: &mut wgforge_model::Model, prompt: &[u32], golden: &Golden) -> Vec<u32> {
     let request = Request {
-        prompt: golden.tokens.clone(),
+        prompt: prompt.to_vec(),
         max_new: u32::try_from(golden.greedy.len()).expect("few"),
         choice: Choice::Greedy,
         stop: Vec::new(),
@@ -158,5 +163,40 @@ fn load_time_quantisation_is_what_quantising_the_file_would_be() {
         println!("{name}: {worst:.2e} from the file quantised beforehand, {moved:.2e} from stored weights");
         assert!(worst <= 2e-3, "{name} differs by {worst}");
         assert!(moved > 10.0 * worst, "{name} did quantise");
+    }
+}
+
+/// Matrices in many parts, and per-layer embeddings gathered by the host.
+#[test]
+fn a_small_binding_limit_changes_nothing() {
+    for (name, bound) in [("tiny-bf16", 2e-3), ("demo", 1e-4)] {
+        let dir = if name == "demo" { common::demo() } else { fixture(name).unwrap_or_else(common::demo) };
+        let options = Options { binding_limit: Some(40 << 10), ..f32_options() };
+        let Some(mut model) = load(&dir, true, &options) else { return };
+        let golden = Golden::open(&dir);
+        for one_by_one in [false, true] {
+            let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
+            let worst = max_abs(&logits, &golden.logits);
+            assert!(worst <= bound, "{name}, decode {one_by_one}: {worst}");
+        }
+        model.reset();
+        let prompt = if name == "demo" { &golden.tokens[..16] } else { &golden.tokens[..] };
+        assert_eq!(continued(&mut model, prompt, &golden), golden.greedy, "{name}: greedy tokens");
+    }
+}
+
+/// The demo model's static grids sit far from any edge on its golden prompt, so the whole network
+/// must agree closely, through the same integer path as the published checkpoint.
+#[test]
+fn the_demo_model_agrees_with_transformers() {
+    let dir = common::demo();
+    let golden = Golden::open(&dir);
+    for gpu in [true, false] {
+        let Some(mut model) = load(&dir, gpu, &f32_options()) else { continue };
+        let logits = pollster::block_on(model.logits(&golden.tokens, false)).expect("logits");
+        let worst = max_abs(&logits, &golden.logits);
+        assert!(worst <= 1e-4, "gpu {gpu}: largest difference {worst}");
+        model.reset();
+        assert_eq!(continued(&mut model, &golden.tokens[..16], &golden), golden.greedy, "gpu {gpu}: greedy tokens");
     }
 }

@@ -26,12 +26,17 @@ fn tiny() -> Result<Database> {
     let caps = Caps::webgpu_baseline().with_subgroups(32);
     let workloads = [
         ("sample", r#"{"n":64,"ring":64}"#),
-        ("norm", r#"{"width":256,"residual":false,"y":"f32","scaled":false,"norm":true,"out":"f32","eps":1e-6}"#),
+        (
+            "norm",
+            r#"{"width":256,"residual":false,"y":"f32","scaled":false,"norm":true,"out":"f32","eps":1e-6}"#,
+        ),
         ("topk", r#"{"n":4096,"chunk":1024,"keep":64,"first":true}"#),
     ];
     let workloads: Vec<Workload> = workloads
         .iter()
-        .map(|(kernel, shape)| Workload::parse(kernel, serde_json::from_str(shape)?).map_err(anyhow::Error::msg))
+        .map(|(kernel, shape)| {
+            Workload::parse(kernel, serde_json::from_str(shape)?).map_err(anyhow::Error::msg)
+        })
         .collect::<Result<_>>()?;
     Ok(Database::generic(&caps, &workloads)?)
 }

@@ -11,7 +11,12 @@ use wgforge_codegen::{Caps, Target, Variant, Workload, shapes};
 
 /// The classes of device to render for: with and without each feature, and a roomy one.
 fn classes() -> Vec<Caps> {
-    let roomy = Caps { max_invocations: 1024, max_workgroup_bytes: 32 << 10, max_binding_bytes: 2 << 30, ..Caps::default() };
+    let roomy = Caps {
+        max_invocations: 1024,
+        max_workgroup_bytes: 32 << 10,
+        max_binding_bytes: 2 << 30,
+        ..Caps::default()
+    };
     vec![
         Caps::webgpu_baseline(),
         Caps::webgpu_baseline().with_f16(true),
@@ -76,7 +81,8 @@ pub(crate) fn check(root: &Path, out: &Path, count: usize) -> Result<()> {
         ensure!(status.success(), "npm ci failed in {}", tool.display());
     }
     let out: PathBuf = fs::canonicalize(out)?;
-    let status = Command::new("node").arg(tool.join("check.mjs")).arg(out).status().context("running node")?;
+    let status =
+        Command::new("node").arg(tool.join("check.mjs")).arg(out).status().context("running node")?;
     ensure!(status.success(), "Tint refuses shaders; see above");
     Ok(())
 }

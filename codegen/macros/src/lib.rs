@@ -12,6 +12,41 @@ use wgforge_codegen::{build::generate, emit::Texts};
 /// Takes paths relative to the package: `kernels!("tuned/generic-plain.toml", "tuned/h200.toml");`.
 /// The code needs `wgforge-runtime` among the dependencies. Build scripts do the same through
 /// `wgforge_codegen::build`, without a proc macro at every edit and with a file one can read.
+///
+/// Bindings are typed: those of one kernel are no bindings of another.
+///
+/// ```
+/// mod kernels {
+///     wgforge_codegen_macros::kernels!("tests/tiny.toml");
+/// }
+/// use kernels::tiny;
+/// use wgforge_runtime::{Bound, Device, Result, Slice, TypedPipeline};
+///
+/// fn bind(
+///     device: &Device,
+///     norm: &TypedPipeline<tiny::Norm256F32NormF32>,
+///     [x, pre, out]: [&Slice; 3],
+/// ) -> Result<Bound<tiny::Norm256F32NormF32>> {
+///     norm.bind(device, &tiny::Norm256F32NormF32Bindings { x, pre, out })
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail,E0308
+/// # mod kernels {
+/// #     wgforge_codegen_macros::kernels!("tests/tiny.toml");
+/// # }
+/// # use kernels::tiny;
+/// # use wgforge_runtime::{Bound, Device, Result, Slice, TypedPipeline};
+/// fn bind(
+///     device: &Device,
+///     norm: &TypedPipeline<tiny::Norm256F32NormF32>,
+///     [x, pre, out]: [&Slice; 3],
+/// ) -> Result<Bound<tiny::Norm256F32NormF32>> {
+///     norm.bind(device, &tiny::Topk4096x1024x64FirstBindings { values: x, top_values: pre, top_indices: out })
+/// }
+/// # fn main() {}
+/// ```
 #[proc_macro]
 pub fn kernels(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand(input.into()).unwrap_or_else(|e| e.into_compile_error()).into()

@@ -1,6 +1,8 @@
 //! Text to databases. Files come from the user's cache folder and from other people, so nothing
 //! about them is taken for granted: every field is checked, all mistakes are reported at once.
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 use toml::Table;
@@ -8,11 +10,11 @@ use toml::Table;
 use super::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
 use crate::{Caps, Variant, Workload};
 
-/// Largest integer in a shape: beyond any model's sizes, and small enough that products of a
-/// shape's and a configuration's numbers stay far from overflow.
-const LARGEST_SHAPE: u64 = 1 << 22;
-/// Largest integer in a configuration.
-const LARGEST_CONFIG: u64 = 1 << 12;
+/// Integers of a shape: up to beyond any model's sizes, and small enough that products of a shape's
+/// and a configuration's numbers do not overflow.
+const SHAPE: RangeInclusive<u64> = 0..=1 << 22;
+/// Integers of a configuration: sizes and counts, so never zero.
+const CONFIG: RangeInclusive<u64> = 1..=1 << 12;
 
 impl Database {
     /// Reads a database. `file` names it in errors.
@@ -126,10 +128,11 @@ fn entry(value: toml::Value, caps: &Caps) -> Result<Entry, (&'static str, String
         return Err(("kernel", "is not a table".into()));
     };
     let kernel: String = needed(&mut table, "kernel")?;
-    let shape = object(&mut table, "shape", LARGEST_SHAPE)?;
-    let config = object(&mut table, "config", LARGEST_CONFIG)?;
+    let shape = object(&mut table, "shape", &SHAPE)?;
+    let config = object(&mut table, "config", &CONFIG)?;
     let known = crate::FAMILIES.contains(&kernel.as_str());
-    let workload = Workload::parse(&kernel, shape).map_err(|e| (if known { "shape" } else { "kernel" }, e))?;
+    let workload =
+        Workload::parse(&kernel, shape).map_err(|e| (if known { "shape" } else { "kernel" }, e))?;
     let variant: Variant = workload.with_config(config).map_err(|e| ("config", e))?;
     // Everything else about a variant may be asked only once this has passed.
     if let Some(reason) = variant.why_not(caps) {
@@ -151,7 +154,7 @@ fn entry(value: toml::Value, caps: &Caps) -> Result<Entry, (&'static str, String
 
 fn take<T: DeserializeOwned>(table: &mut Table, field: &str) -> Result<Option<T>, String> {
     let Some(value) = table.remove(field) else { return Ok(None) };
-    let value = to_json(value, u64::from(u32::MAX) << 20)?;
+    let value = to_json(value, &(0..=i64::MAX as u64))?;
     serde_json::from_value(value).map(Some).map_err(|e| e.to_string())
 }
 
@@ -159,33 +162,37 @@ fn needed<T: DeserializeOwned>(table: &mut Table, field: &'static str) -> Result
     take(table, field).map_err(|e| (field, e))?.ok_or((field, "is missing".into()))
 }
 
-fn object(table: &mut Table, field: &'static str, largest: u64) -> Result<Value, (&'static str, String)> {
+fn object(
+    table: &mut Table,
+    field: &'static str,
+    range: &RangeInclusive<u64>,
+) -> Result<Value, (&'static str, String)> {
     match table.remove(field) {
-        Some(value @ toml::Value::Table(_)) => to_json(value, largest).map_err(|e| (field, e)),
+        Some(value @ toml::Value::Table(_)) => to_json(value, range).map_err(|e| (field, e)),
         Some(_) => Err((field, "is not a table".into())),
         None => Err((field, "is missing".into())),
     }
 }
 
 /// TOML to JSON, which shapes and configurations are read from. The parser has bounded the depth.
-fn to_json(value: toml::Value, largest: u64) -> Result<Value, String> {
+fn to_json(value: toml::Value, range: &RangeInclusive<u64>) -> Result<Value, String> {
     Ok(match value {
         toml::Value::String(s) => Value::String(s),
         toml::Value::Boolean(b) => Value::Bool(b),
         toml::Value::Integer(i) => match u64::try_from(i) {
-            Ok(n) if n <= largest => Value::from(n),
-            _ => return Err(format!("{i} is not between 0 and {largest}")),
+            Ok(n) if range.contains(&n) => Value::from(n),
+            _ => return Err(format!("{i} is not between {} and {}", range.start(), range.end())),
         },
         toml::Value::Float(f) => {
             Value::Number(Number::from_f64(f).ok_or_else(|| format!("{f} is not a finite number"))?)
         }
         toml::Value::Array(items) => {
-            Value::Array(items.into_iter().map(|v| to_json(v, largest)).collect::<Result<_, _>>()?)
+            Value::Array(items.into_iter().map(|v| to_json(v, range)).collect::<Result<_, _>>()?)
         }
         toml::Value::Table(fields) => Value::Object(
             fields
                 .into_iter()
-                .map(|(k, v)| to_json(v, largest).map(|v| (k.clone(), v)).map_err(|e| format!("{k}: {e}")))
+                .map(|(k, v)| to_json(v, range).map(|v| (k.clone(), v)).map_err(|e| format!("{k}: {e}")))
                 .collect::<Result<Map<_, _>, _>>()?,
         ),
         toml::Value::Datetime(d) => return Err(format!("{d} is a date")),

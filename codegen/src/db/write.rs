@@ -36,7 +36,9 @@ fn write_entry(out: &mut String, entry: &Entry) -> fmt::Result {
     writeln!(out, "\n[[kernel]]")?;
     writeln!(out, "kernel = {}", text(entry.variant.kernel()))?;
     // Shape and configuration were made from plain data, so their JSON parses.
-    for (name, json) in [("shape", entry.variant.workload().shape_json()), ("config", entry.variant.config_json())] {
+    for (name, json) in
+        [("shape", entry.variant.workload().shape_json()), ("config", entry.variant.config_json())]
+    {
         writeln!(out, "{name} = {}", inline(&serde_json::from_str(&json).unwrap_or_default()))?;
     }
     writeln!(out, "wgsl_hash = {}", text(&entry.wgsl_hash))?;

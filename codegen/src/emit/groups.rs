@@ -26,7 +26,8 @@ fn expression(samples: &[(u32, u32)]) -> Option<TokenStream> {
     // ceil(tokens * a / b): at tokens = b it is a.
     for b in 1..=512 {
         let a = samples.iter().find(|(t, _)| *t == b)?.1;
-        let holds = |(t, g): &(u32, u32)| (u64::from(*t) * u64::from(a)).div_ceil(u64::from(b)) == u64::from(*g);
+        let holds =
+            |(t, g): &(u32, u32)| (u64::from(*t) * u64::from(a)).div_ceil(u64::from(b)) == u64::from(*g);
         if samples.iter().all(holds) {
             return Some(match (a, b) {
                 (1, 1) => quote!(tokens),

@@ -30,7 +30,8 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn new(source: &Source, entry: &Entry) -> Result<Self, Error> {
         let variant = entry.variant.clone();
-        let name = || format!("{} {} {}", variant.kernel(), variant.workload().shape_json(), variant.config_json());
+        let name =
+            || format!("{} {} {}", variant.kernel(), variant.workload().shape_json(), variant.config_json());
         if let Some(reason) = variant.why_not(&source.database.header.caps) {
             return Err(Error::Refused { file: source.file.clone(), kernel: name(), reason });
         }

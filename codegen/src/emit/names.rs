@@ -88,11 +88,8 @@ pub(super) fn camel(snake: &str) -> String {
 /// A module's name from a file's: `generic-subgroup32.toml` to `generic_subgroup32`.
 pub(super) fn module(file: &str) -> String {
     let stem = std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().to_ascii_lowercase());
-    let name: String = stem
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect();
+    let name: String =
+        stem.unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("database_{name}") }
 }
 

@@ -52,7 +52,11 @@ impl Kernel for Argmax {
     type Config = Config;
 
     fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
-        if s.last { vec!["run", "values", "indices", "ids", "chosen"] } else { vec!["logits", "values", "indices"] }
+        if s.last {
+            vec!["run", "values", "indices", "ids", "chosen"]
+        } else {
+            vec!["logits", "values", "indices"]
+        }
     }
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {

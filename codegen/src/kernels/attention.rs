@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, shuffle_choices};
+use super::{common_why_not, f16_choices, row_why_not, shuffle_choices};
 use crate::{
     Caps, Reason,
     io::{Io, load},
@@ -120,7 +120,8 @@ impl Kernel for Attention {
         let group = s.heads / s.kv_heads;
         let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
         let lanes = 8;
-        let make = |rows, keys, splits| Config { rows, keys, lanes, splits, sg: lanes.min(sg), f16: caps.f16 };
+        let make =
+            |rows, keys, splits| Config { rows, keys, lanes, splits, sg: lanes.min(sg), f16: caps.f16 };
         let rows = if s.decode { group.next_power_of_two().min(4) } else { 4 };
         let splits = if s.decode { 16 } else { 1 };
         [make(rows, 16, splits), make(2, 16, splits), make(1, 8, splits)]
@@ -130,17 +131,36 @@ impl Kernel for Attention {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.heads > 0 && s.kv_heads > 0 && s.heads % s.kv_heads == 0, "{} heads do not share {} KV heads", s.heads, s.kv_heads);
+        require!(
+            s.heads > 0 && s.kv_heads > 0 && s.heads % s.kv_heads == 0,
+            "{} heads do not share {} KV heads",
+            s.heads,
+            s.kv_heads
+        );
         require!(s.dim > 0 && s.dim % 4 == 0, "a head of {} elements is not a multiple of 4", s.dim);
         require!(!s.q.is_int() && !s.kv.is_int(), "scores need floats");
         require!(s.ring == 0 || s.window > 0, "a ring keeps only a window's keys");
         require!(s.decode || c.splits == 1, "only decode splits its keys");
-        require!(c.splits >= 1 && c.splits <= caps.max_groups, "{} splits exceed the device's grid", c.splits);
-        require!(c.lanes.is_power_of_two() && c.lanes <= s.dim / 4, "{} lanes share {} quads of a head", c.lanes, s.dim / 4);
+        require!(
+            c.splits >= 1 && c.splits <= caps.max_groups,
+            "{} splits exceed the device's grid",
+            c.splits
+        );
+        require!(
+            c.lanes.is_power_of_two() && c.lanes <= s.dim / 4,
+            "{} lanes share {} quads of a head",
+            c.lanes,
+            s.dim / 4
+        );
         require!(c.rows >= 1 && c.rows <= c.wg(), "{} rows need as many threads", c.rows);
         let own = (s.dim / 4).div_ceil(c.wg());
-        require!(c.rows * own <= 16, "{} accumulator quads a thread would not stay in registers (at most 16)", c.rows * own);
-        common_why_not(c.wg(), c.sg, workgroup_bytes(s, c), caps)
+        require!(
+            c.rows * own <= 16,
+            "{} accumulator quads a thread would not stay in registers (at most 16)",
+            c.rows * own
+        );
+        row_why_not(s.heads.into(), s.dim)
+            .or_else(|| common_why_not(c.wg(), c.sg, workgroup_bytes(s, c), caps))
     }
 
     fn groups(s: &Shape, c: &Config, tokens: u32) -> [u32; 3] {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, shuffle_choices};
+use super::{common_why_not, f16_choices, generic_shuffle, row_why_not, shuffle_choices};
 use crate::{
     Caps, Reason,
     io::Io,
@@ -80,7 +80,7 @@ impl Kernel for AttentionMerge {
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim % 4 == 0, "a head of {} elements is not a multiple of 4", s.dim);
         require!(s.splits > 0, "there is nothing to join");
-        common_why_not(c.wg, c.sg, 0, caps)
+        row_why_not(s.heads.into(), s.dim).or_else(|| common_why_not(c.wg, c.sg, 0, caps))
     }
 
     fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {

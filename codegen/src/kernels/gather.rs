@@ -85,12 +85,23 @@ impl Kernel for Gather {
         require!(s.rows > 0 && s.columns > 0, "the table is empty");
         require!(s.format.is_int() != (s.scale == Scale::None), "{:?} with {:?} scales", s.format, s.scale);
         if let Scale::Parts(n) = s.scale {
-            require!(n > 0 && s.columns % n == 0 && s.columns / n % 4 == 0, "{n} parts do not cut {} columns into quads", s.columns);
+            require!(
+                n > 0 && s.columns % n == 0 && s.columns / n % 4 == 0,
+                "{n} parts do not cut {} columns into quads",
+                s.columns
+            );
         }
         require!(!c.f16 || s.scale == Scale::Group, "there is no f16 to read");
         let bytes = u64::from(s.rows) * s.format.row_bytes(s.columns);
-        require!(bytes <= caps.max_binding_bytes, "{bytes} bytes of table are over the binding limit of {}", caps.max_binding_bytes);
-        require!(quads(s).div_ceil(c.wg) <= caps.max_groups, "the row needs more workgroups than a dimension has");
+        require!(
+            bytes <= caps.max_binding_bytes,
+            "{bytes} bytes of table are over the binding limit of {}",
+            caps.max_binding_bytes
+        );
+        require!(
+            quads(s).div_ceil(c.wg) <= caps.max_groups,
+            "the row needs more workgroups than a dimension has"
+        );
         common_why_not(c.wg, 1, 0, caps)
     }
 

@@ -90,7 +90,11 @@ impl Kernel for Gemm {
         require!(c.tm > 0 && c.bm % c.tm == 0, "{} tokens a thread do not divide a tile of {}", c.tm, c.bm);
         require!(c.bn % tn(s) == 0, "a tile of {} rows is not a multiple of {}", c.bn, tn(s));
         require!(c.bk > 0 && 16 % c.bk == 0, "{} quads do not divide the row alignment of 16", c.bk);
-        require!(c.tm * tn(s) <= 64, "{} accumulators a thread would not stay in registers (at most 64)", c.tm * tn(s));
+        require!(
+            c.tm * tn(s) <= 64,
+            "{} accumulators a thread would not stay in registers (at most 64)",
+            c.tm * tn(s)
+        );
         require!(!c.f16_tile || s.x == Act::F16, "f16 tiles need f16 activations");
         require!(
             !c.f16_tile || !matches!(s.format, Format::F32 | Format::Bf16),

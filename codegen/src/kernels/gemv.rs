@@ -97,7 +97,8 @@ impl Shape {
 
     /// Bytes of weights and scales one product reads.
     pub fn weight_bytes(&self) -> u64 {
-        u64::from(self.padded_rows()) * (self.format.row_bytes(self.columns) + self.scale.row_bytes(self.columns))
+        u64::from(self.padded_rows())
+            * (self.format.row_bytes(self.columns) + self.scale.row_bytes(self.columns))
     }
 
     /// Matrix rows behind one stored quad of results.
@@ -132,11 +133,23 @@ impl Shape {
 
     pub(crate) fn why_not(&self, caps: &Caps) -> Option<Reason> {
         require!(self.rows > 0 && self.columns > 0, "the matrix is empty");
-        require!(self.format.is_int() != (self.scale == Scale::None), "{:?} with {:?} scales", self.format, self.scale);
+        require!(
+            self.format.is_int() != (self.scale == Scale::None),
+            "{:?} with {:?} scales",
+            self.format,
+            self.scale
+        );
         require!(!matches!(self.scale, Scale::Parts(_)), "only tables have scales by parts");
-        require!(!self.x.is_int() || self.scale == Scale::Row, "integer activations need integer weights with row scales");
+        require!(
+            !self.x.is_int() || self.scale == Scale::Row,
+            "integer activations need integer weights with row scales"
+        );
         // |x| <= 128, |field| <= 128 in place: the sum stays below 2^31 up to 2^17 columns.
-        require!(self.columns <= 1 << 16, "{} columns could overflow the 32-bit sum (at most 65536)", self.columns);
+        require!(
+            self.columns <= 1 << 16,
+            "{} columns could overflow the 32-bit sum (at most 65536)",
+            self.columns
+        );
         require!(
             self.first % 4 == 0 && u64::from(self.first) + u64::from(self.rows) <= u64::from(self.total),
             "rows {} to {} do not lie in {}",
@@ -144,9 +157,16 @@ impl Shape {
             self.first + self.rows,
             self.total
         );
-        require!(self.split_a % 4 == 0 && self.split_b % 4 == 0, "fused matrices must start at a multiple of four rows");
+        require!(
+            self.split_a % 4 == 0 && self.split_b % 4 == 0,
+            "fused matrices must start at a multiple of four rows"
+        );
         let bytes = u64::from(self.padded_rows()) * self.format.row_bytes(self.columns);
-        require!(bytes <= caps.max_binding_bytes, "{bytes} bytes of weights are over the binding limit of {}", caps.max_binding_bytes);
+        require!(
+            bytes <= caps.max_binding_bytes,
+            "{bytes} bytes of weights are over the binding limit of {}",
+            caps.max_binding_bytes
+        );
         None
     }
 
@@ -165,7 +185,8 @@ impl Shape {
 
     /// The CPU version, for any number of tokens.
     pub(crate) fn reference(&self, io: &mut Io<'_>) {
-        let (k, x_row, out_row) = (self.columns as usize, stride(self.columns) as usize, stride(self.total) as usize);
+        let (k, x_row, out_row) =
+            (self.columns as usize, stride(self.columns) as usize, stride(self.total) as usize);
         let words = (self.format.row_bytes(self.columns) / 4) as usize;
         let scales = if self.scale == Scale::None { &[][..] } else { io.words("scales") };
         let grid = |i: usize| if self.has_grids() { io.f32("grids", i) } else { 0.0 };
@@ -218,8 +239,12 @@ impl Shape {
                         };
                         io::gelu(gate) * up
                     }
-                    Epilogue::Ple => io::gelu(on_grid(i, y[i])) * io.f32("aux", t * out_row + self.first as usize + i),
-                    Epilogue::Residual => on_grid(i, y[i]) + io.f32("aux", t * out_row + self.first as usize + i),
+                    Epilogue::Ple => {
+                        io::gelu(on_grid(i, y[i])) * io.f32("aux", t * out_row + self.first as usize + i)
+                    }
+                    Epilogue::Residual => {
+                        on_grid(i, y[i]) + io.f32("aux", t * out_row + self.first as usize + i)
+                    }
                     Epilogue::Softcap => {
                         let c = self.softcap as f32;
                         c * (on_grid(i, y[i]) / c).tanh()
@@ -290,7 +315,13 @@ impl Kernel for Gemv {
         let lanes = want.min(chunks.next_power_of_two()).max(1);
         let wg = 128.max(lanes).min(caps.max_invocations);
         let rows = s.rows_per_quad().div_ceil(wg / lanes).max(if s.rows >= 1 << 13 { 4 } else { 2 });
-        let c = Config { wg, lanes, rows: rows.next_power_of_two().min(8), sg: generic_shuffle(caps, wg), f16: caps.f16 };
+        let c = Config {
+            wg,
+            lanes,
+            rows: rows.next_power_of_two().min(8),
+            sg: generic_shuffle(caps, wg),
+            f16: caps.f16,
+        };
         if Self::why_not(s, &c, caps).is_none() {
             return c;
         }
@@ -298,7 +329,12 @@ impl Kernel for Gemv {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(c.lanes.is_power_of_two() && c.lanes <= c.wg, "{} lanes do not divide a workgroup of {}", c.lanes, c.wg);
+        require!(
+            c.lanes.is_power_of_two() && c.lanes <= c.wg,
+            "{} lanes do not divide a workgroup of {}",
+            c.lanes,
+            c.wg
+        );
         require!((1..=8).contains(&c.rows), "{} rows a thread would not stay in registers (1 to 8)", c.rows);
         require!(
             tile(c) % s.rows_per_quad() == 0,

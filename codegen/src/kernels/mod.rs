@@ -34,11 +34,25 @@ pub(crate) fn common_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps
     require!(wg.is_power_of_two(), "a workgroup of {wg} is not a power of two, which the reductions need");
     require!(wg <= caps.max_invocations, "a workgroup of {wg} is over the device's {}", caps.max_invocations);
     require!(sg.is_power_of_two() && wg % sg == 0, "{sg} shuffled lanes do not divide a workgroup of {wg}");
-    require!(sg == 1 || sg <= caps.subgroup_min, "{sg} shuffled lanes exceed the smallest subgroup, {}", caps.subgroup_min);
+    require!(
+        sg == 1 || sg <= caps.subgroup_min,
+        "{sg} shuffled lanes exceed the smallest subgroup, {}",
+        caps.subgroup_min
+    );
     require!(
         workgroup_bytes <= u64::from(caps.max_workgroup_bytes),
         "{workgroup_bytes} bytes of workgroup memory are over the device's {}",
         caps.max_workgroup_bytes
+    );
+    None
+}
+
+/// Bounds a row of `count` heads (or layers) of `dim` elements, so that indices fit 32 bits.
+pub(crate) fn row_why_not(count: u64, dim: u32) -> Option<Reason> {
+    let elements = count * u64::from(dim);
+    require!(
+        elements <= 1 << 20,
+        "a row of {elements} elements is longer than indices allow for (at most 1048576)"
     );
     None
 }

@@ -139,7 +139,9 @@ impl Kernel for Norm {
                     let scalar = io.f32("scalar", 0);
                     x.iter_mut().for_each(|v| *v *= scalar);
                 }
+                x.resize(row, 0.0);
                 io.store("sum", Act::F32, t * row, &x, 1.0);
+                x.truncate(n);
             }
             if s.norm {
                 let r = inverse_rms(&x, eps);
@@ -150,6 +152,7 @@ impl Kernel for Norm {
             }
             if let Some(out) = s.out {
                 let grid = if out == Act::I8 { io.f32("grids", 0) } else { 1.0 };
+                x.resize(row, 0.0);
                 io.store("out", out, t * row, &x, grid);
             }
         }

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, shuffle_choices};
+use super::{
+    common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, row_why_not,
+    shuffle_choices,
+};
 use crate::{
     Caps, Reason,
     io::Io,
@@ -78,7 +81,13 @@ impl Kernel for PleMix {
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim % 4 == 0, "a layer's {} inputs are not a multiple of 4", s.dim);
         require!(s.layers <= caps.max_groups, "{} layers exceed the device's workgroups", s.layers);
-        common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps)
+        let elements = u64::from(s.layers) * u64::from(s.capacity) * u64::from(stride(s.dim));
+        require!(
+            elements <= 1 << 31,
+            "{elements} mixed inputs are more than indices allow for (at most 2^31)"
+        );
+        row_why_not(s.layers.into(), s.dim)
+            .or_else(|| common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps))
     }
 
     fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {

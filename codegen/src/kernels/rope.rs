@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, shuffle_choices};
+use super::{
+    common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, row_why_not,
+    shuffle_choices,
+};
 use crate::{
     Caps, Reason,
     io::Io,
@@ -94,10 +97,15 @@ impl Kernel for Rope {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.heads > 0 && s.dim > 0 && s.dim % 8 == 0, "a head of {} elements is not a multiple of 8", s.dim);
+        require!(
+            s.heads > 0 && s.dim > 0 && s.dim % 8 == 0,
+            "a head of {} elements is not a multiple of 8",
+            s.dim
+        );
         require!(s.rotary <= s.dim / 2, "{} pairs do not fit a head of {}", s.rotary, s.dim);
         require!(!s.qkv.is_int() && !s.q.is_int() && !s.kv.is_int(), "rotation needs floats");
-        common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps)
+        row_why_not(u64::from(s.heads) + 2 * u64::from(s.kv_heads), s.dim)
+            .or_else(|| common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps))
     }
 
     fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
@@ -155,7 +163,8 @@ impl Kernel for Rope {
 /// Cosines and sines of all pairs of a head at `position`.
 fn rotation(s: &Shape, io: &Io<'_>, position: usize) -> (Vec<f32>, Vec<f32>) {
     let n = s.rotary as usize;
-    let entry = |row: usize, j: usize| (io.f32("angles", 2 * (row * n + j)), io.f32("angles", 2 * (row * n + j) + 1));
+    let entry =
+        |row: usize, j: usize| (io.f32("angles", 2 * (row * n + j)), io.f32("angles", 2 * (row * n + j) + 1));
     (0..s.dim as usize / 2)
         .map(|j| {
             if j >= n {

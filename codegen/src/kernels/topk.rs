@@ -78,8 +78,17 @@ impl Kernel for Topk {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.chunk.is_power_of_two() && s.chunk >= 2, "a slice of {} cannot be sorted bitonically", s.chunk);
-        require!(s.keep > 0 && s.keep <= s.chunk / 2, "{} of a slice of {} would not shrink the values", s.keep, s.chunk);
+        require!(
+            s.chunk.is_power_of_two() && s.chunk >= 2,
+            "a slice of {} cannot be sorted bitonically",
+            s.chunk
+        );
+        require!(
+            s.keep > 0 && s.keep <= s.chunk / 2,
+            "{} of a slice of {} would not shrink the values",
+            s.keep,
+            s.chunk
+        );
         require!(s.slices() <= caps.max_groups, "{} slices exceed the device's grid", s.slices());
         common_why_not(c.wg, 1, u64::from(s.chunk) * 8, caps)
     }

@@ -20,6 +20,8 @@ const FETCH_BYTES: u64 = 1024;
 pub(crate) struct Gpu {
     pub(crate) device: Device,
     pub(crate) kernels: Kernels,
+    /// Bytes a binding may have.
+    pub(crate) max_binding: u64,
     buffers: Vec<Slice>,
     arena: Arena,
     uploader: Uploader,
@@ -33,13 +35,20 @@ pub(crate) struct Ready(Vec<(Pipeline, BindGroup)>);
 
 impl Gpu {
     /// `weight_bytes` sizes the arena's blocks: a small model must not take a large one.
-    pub(crate) async fn new(device: Device, kernels: Kernels, weight_bytes: u64) -> Result<Self> {
+    pub(crate) async fn new(
+        device: Device,
+        kernels: Kernels,
+        weight_bytes: u64,
+        binding_limit: Option<u64>,
+    ) -> Result<Self> {
         let block = weight_bytes.clamp(1 << 20, 256 << 20);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let arena = Arena::new(&device, "weights", block, usage);
         let ring = ReadBackRing::new(&device, IN_FLIGHT, FETCH_BYTES).await?;
         let uploader = Uploader::new(&device);
-        Ok(Self { device, kernels, buffers: Vec::new(), arena, uploader, ring, dispatches: 0 })
+        let caps = device.caps();
+        let max_binding = caps.max_binding_bytes.min(caps.max_buffer_bytes).min(binding_limit.unwrap_or(u64::MAX));
+        Ok(Self { device, kernels, max_binding, buffers: Vec::new(), arena, uploader, ring, dispatches: 0 })
     }
 
     /// Dispatches recorded since the last call.

@@ -88,7 +88,7 @@ impl Backend {
     /// Largest binding, bytes.
     pub(crate) fn max_binding(&self) -> u64 {
         match self {
-            Self::Gpu(g) => g.device.caps().max_binding_bytes.min(g.device.caps().max_buffer_bytes),
+            Self::Gpu(g) => g.max_binding,
             Self::Cpu(_) => u64::MAX,
         }
     }

@@ -29,8 +29,12 @@ pub struct Quantization {
 /// A configuration never needs more; a hostile one shall not make us compile more.
 const MAX_RULES: usize = 256;
 
+/// Module names are ASCII, and ASCII classes compile much faster than Unicode's.
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern).size_limit(1 << 20).dfa_size_limit(1 << 20).build()
+    let build = |unicode| {
+        RegexBuilder::new(pattern).unicode(unicode).size_limit(1 << 20).dfa_size_limit(1 << 20).build()
+    };
+    build(false).or_else(|_| build(true))
 }
 
 impl Quantization {

@@ -23,6 +23,11 @@ pub fn fixture(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The demo model's folder, with transformers' outputs for it.
+pub fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo")
+}
+
 /// The device at hand; `None`, with a notice, where there is none.
 pub fn device() -> Option<Device> {
     match pollster::block_on(Device::request(&DeviceOptions::default())) {

@@ -1,0 +1,55 @@
+//! The demo model as a whole, on the device and in the reference.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pollster::block_on;
+use wgforge_benches::device;
+use wgforge_model::{Checkpoint, Choice, Kernels, Model, Options, Request, Stats, Target};
+
+const PROMPT: u32 = 128;
+const TOKENS: u32 = 64;
+
+fn model(c: &mut Criterion) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo");
+    let checkpoint = Arc::new(Checkpoint::open(folder).expect("the demo model is part of the repository"));
+    let mut targets = vec![("reference", Target::Reference)];
+    if let Some(device) = device() {
+        let kernels = Kernels::generic(device.caps());
+        targets.push(("device", Target::Gpu(device, kernels)));
+    }
+    for (place, target) in targets {
+        let mut model = block_on(Model::load(&checkpoint, target, &Options::default(), &mut |_| {}))
+            .expect("the demo model loads anywhere");
+        let mut group = c.benchmark_group(format!("demo model, {place}"));
+        group.sample_size(10);
+        group.throughput(Throughput::Elements(u64::from(PROMPT)));
+        group.bench_function(format!("prefill of {PROMPT} tokens"), |b| {
+            b.iter_custom(|n| repeated(n, &mut model, 1, |s| s.first_token_s));
+        });
+        group.throughput(Throughput::Elements(u64::from(TOKENS)));
+        group.bench_function(format!("decode of {TOKENS} tokens behind {PROMPT}"), |b| {
+            b.iter_custom(|n| repeated(n, &mut model, TOKENS + 1, |s| s.decode_s));
+        });
+        group.finish();
+    }
+}
+
+/// The seconds `part` of `n` generations.
+fn repeated(n: u64, model: &mut Model, max_new: u32, part: fn(&Stats) -> f64) -> Duration {
+    let prompt = (0..PROMPT).map(|i| 300 + i * 7 % 1500).collect();
+    let request = Request { prompt, max_new, choice: Choice::Greedy, stop: Vec::new() };
+    let mut seconds = 0.0;
+    for _ in 0..n {
+        model.reset();
+        let stats = block_on(model.generate(&request, &mut |_| ControlFlow::Continue(())));
+        seconds += part(&stats.expect("the prompt fits the context"));
+    }
+    Duration::from_secs_f64(seconds)
+}
+
+criterion_group!(benches, model);
+criterion_main!(benches);
