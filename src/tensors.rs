@@ -1,7 +1,7 @@
 //! Token ids and tensors from files, tensors to files.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -89,7 +89,9 @@ pub(crate) fn write_f32(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let view = TensorView::new(Dtype::F32, shape.to_vec(), bytemuck::cast_slice(values))?;
-    let partial = path.with_added_extension(format!("{}.partial", std::process::id()));
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = PathBuf::from(partial);
     let written = fs::File::create(&partial).and_then(|file| file.metadata()).and_then(|ours| {
         safetensors::serialize_to_file([(name, view)], Some(metadata), &partial).map_err(|e| match e {
             SafeTensorError::IoError(error) => error,

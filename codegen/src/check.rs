@@ -12,7 +12,7 @@ use crate::{
 /// What an output that was never written holds: a NaN no kernel produces.
 pub const POISON: u32 = 0x7fc0_dead;
 
-/// A counter-based generator (SplitMix64).
+/// A counter-based generator (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
@@ -38,7 +38,7 @@ impl Rng {
 
     /// Uniform below `n`.
     pub fn below(&mut self, n: u32) -> u32 {
-        (self.bits() % u64::from(n.max(1))) as u32
+        u32::try_from(self.bits() % u64::from(n.max(1))).unwrap_or(0)
     }
 }
 
@@ -211,7 +211,7 @@ impl Draw {
                         let bits = format.bits() as usize;
                         let per_word = 32 / bits;
                         let shift = 8 * (c % per_word % 4) + bits * (c % per_word / 4);
-                        row[c / per_word] |= (self.rng.bits() as u32 & ((1 << bits) - 1)) << shift;
+                        row[c / per_word] |= self.rng.below(1 << bits) << shift;
                     }
                 }
             }

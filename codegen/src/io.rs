@@ -111,10 +111,22 @@ pub fn store(words: &mut [u32], act: Act, i: usize, value: f32, grid: f32) {
     }
 }
 
+/// A constant of a shape as kernels hold it.
+#[expect(clippy::cast_possible_truncation, reason = "shapes keep f64 so that files show what people wrote")]
+pub(crate) fn narrow(constant: f64) -> f32 {
+    constant as f32
+}
+
+/// An index as kernels hold it.
+#[expect(clippy::cast_possible_truncation, reason = "shapes count in u32")]
+pub(crate) fn word(index: usize) -> u32 {
+    index as u32
+}
+
 fn put(words: &mut [u32], i: usize, bits: usize, value: u32) {
     let per = 32 / bits;
     let shift = bits * (i % per);
-    let mask = ((1u64 << bits) - 1) as u32;
+    let mask = u32::MAX >> (32 - bits);
     words[i / per] = words[i / per] & !(mask << shift) | (value & mask) << shift;
 }
 
@@ -130,7 +142,6 @@ pub fn srq(x: f32, grid: f32) -> f32 {
 }
 
 /// Integer field `column` of a row that starts at `words[0]`, in [`Format`]'s layout.
-#[expect(clippy::cast_possible_truncation, reason = "fields have at most 8 bits")]
 pub fn field(words: &[u32], format: Format, column: usize) -> i32 {
     let bits = format.bits() as usize;
     let per_word = 32 / bits;
@@ -149,9 +160,9 @@ pub fn weight_row(
     row: usize,
     columns: usize,
 ) -> Vec<f32> {
-    let words_per_row = (format.row_bytes(columns as u32) / 4) as usize;
+    let words_per_row = (format.row_bytes(word(columns)) / 4) as usize;
     let words = &w[row * words_per_row..][..words_per_row];
-    let groups = (stride(columns as u32) / GROUP) as usize;
+    let groups = (stride(word(columns)) / GROUP) as usize;
     let scale_of = |c: usize| match scale {
         Scale::None => 1.0,
         Scale::Row => f32::from_bits(scales[row]),

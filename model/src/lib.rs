@@ -3,6 +3,7 @@
 mod backend;
 pub mod checkpoint;
 pub mod config;
+pub mod embedded;
 mod error;
 mod generate;
 mod host_rows;

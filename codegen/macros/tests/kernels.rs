@@ -134,3 +134,21 @@ fn strict_builds_refuse_stale_databases() {
     builder().strict(false).compile().expect("a warning otherwise");
     assert!(folder.join("out/kernels.rs").exists(), "the code was written");
 }
+
+#[test]
+fn all_committed_databases_embed_together() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("../../autotune/tuned");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the committed databases")
+        .map(|f| f.expect("listed").path())
+        .collect();
+    files.sort();
+    let emitted = build::generate(root, &files, emit::Texts::Files).unwrap_or_else(|e| panic!("{e}"));
+    assert!(emitted.stale.is_empty(), "{:?}", emitted.stale);
+    let code = build::pretty(&emitted.tokens).expect("a Rust file");
+    for file in &files {
+        let module = file.file_stem().and_then(|s| s.to_str()).expect("a name").replace('-', "_");
+        assert!(code.contains(&format!("pub mod {module} ")), "no module `{module}`");
+    }
+}

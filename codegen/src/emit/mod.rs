@@ -157,6 +157,11 @@ fn kernels(source: &Source, errors: &mut Vec<Error>) -> Vec<Kernel> {
     kernels
 }
 
+/// Generated code offers all it has, wherever its user puts it.
+fn quiet() -> TokenStream {
+    quote! { #[allow(dead_code, unreachable_pub, clippy::all, reason = "generated code offers all it has")] }
+}
+
 /// What a set was made for, in words.
 fn made_for(source: &Source) -> String {
     let header = &source.database.header;
@@ -172,9 +177,10 @@ fn module_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStre
     let doc = format!("Kernels for {tuned_for}.");
     let items = kernels.iter().map(Kernel::tokens);
     let markers: Vec<_> = kernels.iter().map(|k| names::ident(&k.marker)).collect();
+    let quiet = quiet();
     quote! {
         #[doc = #doc]
-        #[allow(dead_code, unreachable_pub, clippy::all, reason = "generated code offers all it has")]
+        #quiet
         pub mod #name {
             /// What these kernels were made for.
             pub const TUNED_FOR: &str = #tuned_for;
@@ -237,9 +243,10 @@ fn host_tokens(hosts: &[HostStruct]) -> TokenStream {
         *n += 1;
         host.tokens(&if *n == 1 { host.name.clone() } else { format!("{}{n}", host.name) })
     });
+    let quiet = quiet();
     quote! {
         /// Host twins of the structs that kernels bind.
-        #[allow(dead_code, unreachable_pub, clippy::all, reason = "generated code offers all it has")]
+        #quiet
         pub mod data { #(#items)* }
     }
 }

@@ -5,8 +5,10 @@ use quote::quote;
 
 /// Emits `KernelSet`, `SETS`, `select`, `select_for` and `find` over the given set expressions.
 pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
+    let quiet = super::quiet();
     quote! {
         /// The kernels of one database, with what a device must have to run them.
+        #quiet
         #[derive(Clone, Copy, Debug)]
         pub struct KernelSet {
             /// Name of the database.
@@ -31,6 +33,7 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             pub groups: &'static [fn(u32) -> [u32; 3]],
         }
 
+        #quiet
         impl KernelSet {
             /// Whether a device with `caps` can run every kernel of this set.
             pub fn fits(&self, caps: &::wgforge_runtime::Caps) -> bool {
@@ -73,10 +76,12 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
         }
 
         /// Every embedded set.
+        #quiet
         pub static SETS: &[KernelSet] = &[#(#sets),*];
 
         /// The sets a device can run, best first: measured on this adapter, on the same vendor
         /// and subgroup class, the defaults of the nearest class, then those of other devices.
+        #quiet
         pub fn sets_for(
             caps: &::wgforge_runtime::Caps,
             adapter: &str,
@@ -88,6 +93,7 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
         }
 
         /// The best set for an adapter; `None` when not even one fits.
+        #quiet
         pub fn select_for(
             caps: &::wgforge_runtime::Caps,
             adapter: &str,
@@ -97,11 +103,13 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
         }
 
         /// The kernels of the closest class a device with `caps` can run; empty when none fits.
+        #quiet
         pub fn select(caps: &::wgforge_runtime::Caps) -> &'static [::wgforge_runtime::KernelInfo] {
             select_for(caps, "", 0).map_or(&[], |set| set.kernels)
         }
 
         /// The kernel of a family for a shape, from the best set that has it.
+        #quiet
         pub fn find(
             caps: &::wgforge_runtime::Caps,
             kernel: &str,

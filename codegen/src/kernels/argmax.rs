@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{common_why_not, generic_shuffle, shuffle_choices};
 use crate::{
     Caps, Reason,
-    io::Io,
+    io::{self, Io},
     kernel::{Kernel, require},
 };
 
@@ -97,7 +97,7 @@ impl Kernel for Argmax {
     fn reference(s: &Shape, io: &mut Io<'_>) {
         let values = if s.last { io.words("values") } else { io.words("logits") };
         let best = (0..s.n as usize)
-            .map(|i| (f32::from_bits(values[i]), if s.last { io.words("indices")[i] } else { i as u32 }))
+            .map(|i| (f32::from_bits(values[i]), if s.last { io.words("indices")[i] } else { io::word(i) }))
             .fold((f32::MIN, u32::MAX), |a, b| if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a });
         if s.last {
             emit_token(io, best.1, s.ring);

@@ -132,12 +132,12 @@ impl Kernel for Attention {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(
-            s.heads > 0 && s.kv_heads > 0 && s.heads % s.kv_heads == 0,
+            s.heads > 0 && s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),
             "{} heads do not share {} KV heads",
             s.heads,
             s.kv_heads
         );
-        require!(s.dim > 0 && s.dim % 4 == 0, "a head of {} elements is not a multiple of 4", s.dim);
+        require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
         require!(!s.q.is_int() && !s.kv.is_int(), "scores need floats");
         require!(s.ring == 0 || s.window > 0, "a ring keeps only a window's keys");
         require!(s.decode || c.splits == 1, "only decode splits its keys");

@@ -78,7 +78,7 @@ impl Kernel for AttentionMerge {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.dim > 0 && s.dim % 4 == 0, "a head of {} elements is not a multiple of 4", s.dim);
+        require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
         require!(s.splits > 0, "there is nothing to join");
         row_why_not(s.heads.into(), s.dim).or_else(|| common_why_not(c.wg, c.sg, 0, caps))
     }

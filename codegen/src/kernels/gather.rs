@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{common_why_not, f16_choices};
 use crate::{
     Caps, Reason,
-    io::{Io, weight_row},
+    io::{self, Io, weight_row},
     kernel::{Kernel, require},
     types::{Act, Format, GROUP, Scale, stride},
 };
@@ -86,7 +86,7 @@ impl Kernel for Gather {
         require!(s.format.is_int() != (s.scale == Scale::None), "{:?} with {:?} scales", s.format, s.scale);
         if let Scale::Parts(n) = s.scale {
             require!(
-                n > 0 && s.columns % n == 0 && s.columns / n % 4 == 0,
+                n > 0 && s.columns.is_multiple_of(n) && (s.columns / n).is_multiple_of(4),
                 "{n} parts do not cut {} columns into quads",
                 s.columns
             );
@@ -130,7 +130,7 @@ impl Kernel for Gather {
             let scales = if s.scale == Scale::None { &[][..] } else { io.words("scales") };
             let values: Vec<f32> = weight_row(io.words("table"), scales, s.format, s.scale, id, n)
                 .into_iter()
-                .map(|v| v * s.multiplier as f32)
+                .map(|v| v * io::narrow(s.multiplier))
                 .collect();
             io.store("out", Act::F32, t * row, &values, 1.0);
         }

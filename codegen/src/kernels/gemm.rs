@@ -32,7 +32,7 @@ pub struct Config {
     pub bn: u32,
     /// Quads of columns of a tile; divides 16, the quads of the row alignment.
     pub bk: u32,
-    /// Tokens a thread computes; with four rows (GeGLU: eight) that many accumulators.
+    /// Tokens a thread computes; with four rows (`GeGLU`: eight) that many accumulators.
     pub tm: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
     pub f16: bool,
@@ -87,8 +87,13 @@ impl Kernel for Gemm {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(c.tm > 0 && c.bm % c.tm == 0, "{} tokens a thread do not divide a tile of {}", c.tm, c.bm);
-        require!(c.bn % tn(s) == 0, "a tile of {} rows is not a multiple of {}", c.bn, tn(s));
+        require!(
+            c.tm > 0 && c.bm.is_multiple_of(c.tm),
+            "{} tokens a thread do not divide a tile of {}",
+            c.tm,
+            c.bm
+        );
+        require!(c.bn.is_multiple_of(tn(s)), "a tile of {} rows is not a multiple of {}", c.bn, tn(s));
         require!(c.bk > 0 && 16 % c.bk == 0, "{} quads do not divide the row alignment of 16", c.bk);
         require!(
             c.tm * tn(s) <= 64,

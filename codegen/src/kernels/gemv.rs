@@ -36,13 +36,13 @@ pub enum Epilogue {
 
 /// What a matrix product computes; shared by [`Gemv`] and [`super::gemm::Gemm`].
 ///
-/// `w`: rows of [`Format::row_bytes`], padded to a multiple of four rows (GeGLU: eight) with
+/// `w`: rows of [`Format::row_bytes`], padded to a multiple of four rows (`GeGLU`: eight) with
 /// zeros. `scales`: f32 a row, or f16 a group. `x` and `out`: rows of [`stride`] elements; `aux`:
 /// f32 rows of the same stride as `out`. `grids`: f32 `[input, output of segment 0, 1, 2, out]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// Results: rows of the matrix, or pairs of rows for GeGLU.
+    /// Results: rows of the matrix, or pairs of rows for `GeGLU`.
     pub rows: u32,
     /// Results of the whole row of `out`, and the place of this matrix's first in it: a matrix
     /// over the binding limit is split by rows, one dispatch a part. A multiple of 4.
@@ -151,14 +151,15 @@ impl Shape {
             self.columns
         );
         require!(
-            self.first % 4 == 0 && u64::from(self.first) + u64::from(self.rows) <= u64::from(self.total),
+            self.first.is_multiple_of(4)
+                && u64::from(self.first) + u64::from(self.rows) <= u64::from(self.total),
             "rows {} to {} do not lie in {}",
             self.first,
             self.first + self.rows,
             self.total
         );
         require!(
-            self.split_a % 4 == 0 && self.split_b % 4 == 0,
+            self.split_a.is_multiple_of(4) && self.split_b.is_multiple_of(4),
             "fused matrices must start at a multiple of four rows"
         );
         let bytes = u64::from(self.padded_rows()) * self.format.row_bytes(self.columns);
@@ -246,7 +247,7 @@ impl Shape {
                         on_grid(i, y[i]) + io.f32("aux", t * out_row + self.first as usize + i)
                     }
                     Epilogue::Softcap => {
-                        let c = self.softcap as f32;
+                        let c = io::narrow(self.softcap);
                         c * (on_grid(i, y[i]) / c).tanh()
                     }
                 };
@@ -337,7 +338,7 @@ impl Kernel for Gemv {
         );
         require!((1..=8).contains(&c.rows), "{} rows a thread would not stay in registers (1 to 8)", c.rows);
         require!(
-            tile(c) % s.rows_per_quad() == 0,
+            tile(c).is_multiple_of(s.rows_per_quad()),
             "a workgroup's {} rows are not a multiple of {}",
             tile(c),
             s.rows_per_quad()

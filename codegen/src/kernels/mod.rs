@@ -21,7 +21,7 @@ pub(crate) fn shuffle_choices(caps: &Caps) -> Vec<u32> {
 
 /// The best of [`shuffle_choices`] that divides a workgroup of `wg`.
 pub(crate) fn generic_shuffle(caps: &Caps, wg: u32) -> u32 {
-    shuffle_choices(caps).into_iter().filter(|sg| wg % sg == 0).max().unwrap_or(1)
+    shuffle_choices(caps).into_iter().filter(|sg| wg.is_multiple_of(*sg)).max().unwrap_or(1)
 }
 
 /// With and, where the device has it, with WGSL's `f16`.
@@ -33,7 +33,10 @@ pub(crate) fn f16_choices(caps: &Caps) -> Vec<bool> {
 pub(crate) fn common_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps) -> Option<Reason> {
     require!(wg.is_power_of_two(), "a workgroup of {wg} is not a power of two, which the reductions need");
     require!(wg <= caps.max_invocations, "a workgroup of {wg} is over the device's {}", caps.max_invocations);
-    require!(sg.is_power_of_two() && wg % sg == 0, "{sg} shuffled lanes do not divide a workgroup of {wg}");
+    require!(
+        sg.is_power_of_two() && wg.is_multiple_of(sg),
+        "{sg} shuffled lanes do not divide a workgroup of {wg}"
+    );
     require!(
         sg == 1 || sg <= caps.subgroup_min,
         "{sg} shuffled lanes exceed the smallest subgroup, {}",

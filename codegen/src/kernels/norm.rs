@@ -1,4 +1,4 @@
-//! Residual and RMSNorm in one dispatch: `x' = (x + RMS(y) * post) * scalar`, then
+//! Residual and `RMSNorm` in one dispatch: `x' = (x + RMS(y) * post) * scalar`, then
 //! `out = RMS(x') * pre`, stored as floats or as codes on the next matmul's grid.
 //! The residual stream stays f32; sums of squares are f32.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
     Caps, Reason,
-    io::Io,
+    io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
 };
@@ -125,7 +125,7 @@ impl Kernel for Norm {
     fn reference(s: &Shape, io: &mut Io<'_>) {
         let (n, row) = (s.width as usize, stride(s.width) as usize);
         let tokens = io.tokens;
-        let eps = s.eps as f32;
+        let eps = io::narrow(s.eps);
         for t in 0..tokens {
             let mut x = io.row("x", Act::F32, t * row, n, 1.0);
             if s.residual {

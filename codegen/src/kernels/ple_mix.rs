@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Caps, Reason,
-    io::Io,
+    io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
 };
@@ -79,7 +79,7 @@ impl Kernel for PleMix {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.dim > 0 && s.dim % 4 == 0, "a layer's {} inputs are not a multiple of 4", s.dim);
+        require!(s.dim > 0 && s.dim.is_multiple_of(4), "a layer's {} inputs are not a multiple of 4", s.dim);
         require!(s.layers <= caps.max_groups, "{} layers exceed the device's workgroups", s.layers);
         let elements = u64::from(s.layers) * u64::from(s.capacity) * u64::from(stride(s.dim));
         require!(
@@ -110,9 +110,9 @@ impl Kernel for PleMix {
         for t in 0..io.tokens {
             for l in 0..s.layers as usize {
                 let mut c = io.row("context", s.context, t * row + l * n, n, 1.0);
-                c.iter_mut().for_each(|v| *v *= s.scale as f32);
+                c.iter_mut().for_each(|v| *v *= io::narrow(s.scale));
                 let a = io.row("table", Act::F32, t * row + l * n, n, 1.0);
-                let r = inverse_rms(&c, s.eps as f32);
+                let r = inverse_rms(&c, io::narrow(s.eps));
                 let mixed: Vec<f32> =
                     (0..n).map(|i| (c[i] * r * weight[i] + a[i]) * std::f32::consts::FRAC_1_SQRT_2).collect();
                 io.store("out", Act::F32, (l * s.capacity as usize + t) * out_row, &mixed, 1.0);

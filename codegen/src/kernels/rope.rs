@@ -1,4 +1,4 @@
-//! RMSNorm of every query and key head (and of values, without weight), rotary embedding, and the
+//! `RMSNorm` of every query and key head (and of values, without weight), rotary embedding, and the
 //! append to the KV cache: everything between the q/k/v projection and attention.
 //!
 //! `angles` holds (cos, sin) for positions 0..256 and for multiples of 256, `rotary` pairs each;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Caps, Reason,
-    io::Io,
+    io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
 };
@@ -98,7 +98,7 @@ impl Kernel for Rope {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(
-            s.heads > 0 && s.dim > 0 && s.dim % 8 == 0,
+            s.heads > 0 && s.dim > 0 && s.dim.is_multiple_of(8),
             "a head of {} elements is not a multiple of 8",
             s.dim
         );
@@ -129,7 +129,7 @@ impl Kernel for Rope {
             let slot = if s.ring > 0 { (position + t) % s.ring as usize } else { position + t };
             for head in 0..s.slots() as usize {
                 let mut x = io.row("qkv", s.qkv, t * stride(s.slots() * s.dim) as usize + head * d, d, 1.0);
-                let r = inverse_rms(&x, s.eps as f32);
+                let r = inverse_rms(&x, io::narrow(s.eps));
                 let is_v = head >= heads + kv;
                 if is_v {
                     x.iter_mut().for_each(|v| *v *= r);
@@ -184,7 +184,7 @@ pub fn angle_table(dim: u32, rotary: u32, theta: f64, positions: u32) -> Vec<f32
     for position in rows {
         for j in 0..rotary {
             let angle = f64::from(position) * theta.powf(-2.0 * f64::from(j) / f64::from(dim));
-            table.extend([angle.cos() as f32, angle.sin() as f32]);
+            table.extend([io::narrow(angle.cos()), io::narrow(angle.sin())]);
         }
     }
     // A buffer must not be empty even where nothing rotates.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::common_why_not;
 use crate::{
     Caps, Reason,
-    io::Io,
+    io::{self, Io},
     kernel::{Kernel, require},
 };
 
@@ -105,7 +105,7 @@ impl Kernel for Topk {
         for slice in 0..s.slices() as usize {
             let start = slice * s.chunk as usize;
             let mut all: Vec<(f32, u32)> = (start..(start + s.chunk as usize).min(s.n as usize))
-                .map(|i| (io.f32("values", i), if s.first { i as u32 } else { io.words("indices")[i] }))
+                .map(|i| (io.f32("values", i), if s.first { io::word(i) } else { io.words("indices")[i] }))
                 .collect();
             all.resize(s.chunk as usize, (-3.4e38, u32::MAX));
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

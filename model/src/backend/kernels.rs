@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use wgforge_codegen::{Binding, Caps, Variant, Workload};
 
-use crate::{Error, Result};
+use crate::{Error, Result, embedded};
 
 /// Kernels for one device: tuned ones first, then embedded ones, then generic ones.
 #[derive(Debug, Default, Clone)]
@@ -51,6 +51,9 @@ impl Kernels {
         if let Some(v) = self.tuned.get(&(workload.kernel(), workload.shape_json())) {
             return Ok(v.clone());
         }
+        if let Some(v) = self.embedded(&workload) {
+            return Ok(v);
+        }
         let variant = workload.generic(&self.caps);
         match variant.why_not(&self.caps) {
             None => Ok(variant),
@@ -62,12 +65,34 @@ impl Kernels {
         }
     }
 
+    /// The configuration a committed database has for `workload`, if this device can run it.
+    fn embedded(&self, workload: &Workload) -> Option<Variant> {
+        let info = embedded::find(&self.caps, workload.kernel(), &workload.shape_json())?;
+        let config = serde_json::from_str(info.config).ok()?;
+        workload.with_config(config).ok().filter(|v| v.why_not(&self.caps).is_none())
+    }
+
+    /// The embedded text of a variant. Embedded texts are native; a browser can take those that
+    /// use no subgroups, which differ in nothing.
+    fn embedded_shader(&self, variant: &Variant) -> Option<(String, Vec<Binding>)> {
+        if cfg!(target_arch = "wasm32") && variant.features().0 {
+            return None;
+        }
+        let shape = variant.workload().shape_json();
+        let info = embedded::find(&self.caps, variant.kernel(), &shape)?;
+        let bindings = info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
+        (info.config == variant.config_json()).then(|| (info.wgsl.to_owned(), bindings.collect()))
+    }
+
     /// The shader of a variant: embedded at build time, or rendered now.
     ///
     /// # Errors
     /// [`Error::Kernel`] when it is not embedded and this build cannot render (feature `jit`),
     /// or when it does not validate.
     pub(crate) fn shader(&self, variant: &Variant) -> Result<(String, Vec<Binding>)> {
+        if let Some(found) = self.embedded_shader(variant) {
+            return Ok(found);
+        }
         #[cfg(feature = "jit")]
         {
             let target = if cfg!(target_arch = "wasm32") {

@@ -1,0 +1,133 @@
+//! Prefill and decode: what is submitted for a sequence of tokens.
+
+use wgforge_codegen::types::Act;
+
+use super::{Choice, Model, to_u32};
+use crate::{
+    Error, Result,
+    backend::{Backend, Fetch, View, Work},
+    plan::{RING, Stream, stream_bytes},
+};
+
+impl Model {
+    /// Runs `tokens` (at least one) and submits the choice of the one that follows.
+    pub(crate) async fn prefill(&mut self, tokens: &[u32], choice: Choice) -> Result<Fetch> {
+        self.check_tokens(tokens)?;
+        self.reserve(to_u32(tokens.len())).await?;
+        self.prepare_choice(choice).await?;
+        let (last, before) = tokens.split_last().ok_or_else(|| Error::Usage("the prompt is empty".into()))?;
+        // A single token is decode's business.
+        if before.is_empty() {
+            self.write_one(*last, choice)?;
+            return self.decode(choice);
+        }
+        self.prepare_prefill().await?;
+        let chunk = self.chunk as usize;
+        let mut rest = tokens;
+        while rest.len() > chunk {
+            self.write_many(&rest[..chunk])?;
+            let Some((program, _)) = &self.programs.prefill else { break };
+            self.backend.execute(&[Work::Run(program, self.chunk)], None)?;
+            self.position += self.chunk;
+            rest = &rest[chunk..];
+        }
+        self.write_many(rest)?;
+        let n = to_u32(rest.len());
+        self.position += n - 1;
+        self.write_one(*last, choice)?;
+        let (Some((program, stream)), Some(decode)) = (&self.programs.prefill, &self.programs.decode) else {
+            unreachable!("both were prepared")
+        };
+        // The last token continues alone: its rows move to decode's buffers.
+        let mut work = vec![Work::Run(program, n)];
+        let row = |view: View, bytes: u64| view.part(bytes * u64::from(n - 1), bytes);
+        match (*stream, decode.between) {
+            (Stream::Pending { x, y, .. }, Stream::Pending { x: to_x, y: to_y, .. }) => {
+                let y_bytes = self.act.row_bytes(to_u32(self.config.hidden));
+                work.push(Work::Copy(
+                    row(x, stream_bytes(&self.config)),
+                    to_x.part(0, stream_bytes(&self.config)),
+                ));
+                work.push(Work::Copy(row(y, y_bytes), to_y.part(0, y_bytes)));
+            }
+            _ => unreachable!("a model has at least one layer with a cache"),
+        }
+        let ple_row = Act::F32.row_bytes(to_u32(self.config.ple_dim));
+        let many_ple = self.many.buffers.iter().find(|(k, _)| k.starts_with("ple:")).map(|(_, v)| *v);
+        let many_ple = many_ple.unwrap_or_else(|| unreachable!("prefill made its per-layer inputs"));
+        for i in 0..self.config.num_layers() as u64 {
+            let from = many_ple.part((i * u64::from(self.chunk) + u64::from(n - 1)) * ple_row, ple_row);
+            work.push(Work::Copy(from, decode.ple.part(i * ple_row, ple_row)));
+        }
+        work.push(Work::Run(&decode.upper, 1));
+        work.push(Work::Run(self.programs.chooser(decode, choice), 1));
+        let fetch = work_fetch(&mut self.backend, &work, self.chosen, self.position);
+        self.finish(fetch)
+    }
+
+    /// Submits one token whose id the previous submission chose, and the choice of the next.
+    pub(crate) fn decode(&mut self, choice: Choice) -> Result<Fetch> {
+        let Some(decode) = &self.programs.decode else { unreachable!("decode was prepared") };
+        let chooser = self.programs.chooser(decode, choice);
+        let work = [Work::Run(&decode.lower, 1), Work::Run(&decode.upper, 1), Work::Run(chooser, 1)];
+        let fetch = work_fetch(&mut self.backend, &work, self.chosen, self.position);
+        self.finish(fetch)
+    }
+
+    fn finish(&mut self, fetch: Result<Fetch>) -> Result<Fetch> {
+        self.position += 1;
+        fetch
+    }
+
+    /// Before decoding a token whose id the host knows: gathers its per-layer embedding where the
+    /// device cannot.
+    pub(crate) fn gather_for(&mut self, token: u32) -> Result<()> {
+        match &self.host {
+            Some(h) => h.gather(&mut self.backend, &[token], false),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn prepare_choice(&mut self, choice: Choice) -> Result<()> {
+        self.prepare_decode().await?;
+        if let Choice::Sample { temperature, top_k, top_p, .. } = choice {
+            self.prepare_sampler(Choice::keep(top_k)).await?;
+            let params = [temperature.to_bits(), top_p.to_bits(), top_k, 0];
+            self.backend.write(self.sampling, bytemuck::cast_slice(&params));
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_one(&mut self, token: u32, choice: Choice) -> Result<()> {
+        let seed = if let Choice::Sample { seed, .. } = choice { seed } else { 0 };
+        let [low, high] = bytemuck::cast::<u64, [u32; 2]>(seed);
+        self.backend.write(self.one.run, bytemuck::cast_slice(&[self.position, 1, low, high]));
+        self.backend.write(self.one.ids, bytemuck::cast_slice(&[token]));
+        self.gather_for(token)
+    }
+
+    pub(super) fn write_many(&mut self, tokens: &[u32]) -> Result<()> {
+        let run = [self.position, to_u32(tokens.len()), 0, 0];
+        self.backend.write(self.many.run, bytemuck::cast_slice(&run));
+        self.backend.write(self.many.ids, bytemuck::cast_slice(tokens));
+        match &self.host {
+            Some(h) => h.gather(&mut self.backend, tokens, true),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.config.vocab_size.min(self.config.vocab_size_per_layer_input);
+        match tokens.iter().find(|t| **t as usize >= vocab) {
+            Some(t) => Err(Error::Usage(format!("token id {t} is outside the vocabulary of {vocab}"))),
+            None => Ok(()),
+        }
+    }
+
+}
+
+fn work_fetch(backend: &mut Backend, work: &[Work<'_>], chosen: View, position: u32) -> Result<Fetch> {
+    let slot = chosen.part(u64::from(position % RING) * 4, 4);
+    let fetch = backend.execute(work, Some(slot))?;
+    Ok(fetch.unwrap_or_else(|| unreachable!("a view was asked for")))
+}
