@@ -40,7 +40,7 @@ struct Source<'a> {
 enum Order {
     /// One after the other.
     Stacked,
-    /// Four of the first, four of the second, … (GeGLU).
+    /// Four of the first, four of the second, … (`GeGLU`).
     Fours,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Matrix<'a> {
         Self::of_linears(linears, Order::Stacked, mode)
     }
 
-    /// Gate and up, interleaved for the GeGLU epilogue.
+    /// Gate and up, interleaved for the `GeGLU` epilogue.
     pub(crate) fn geglu(gate: Linear<'a>, up: Linear<'a>, mode: WeightMode) -> Self {
         Self::of_linears(vec![gate, up], Order::Fours, mode)
     }
@@ -264,7 +264,7 @@ fn reorder_i2(word: u32) -> u32 {
     w ^ t ^ t << 12
 }
 
-/// Symmetric quantisation in groups of [`GROUP`] columns, after llama.cpp's Q4_0 and Q8_0: the
+/// Symmetric quantisation in groups of [`GROUP`] columns, after llama.cpp's `Q4_0` and `Q8_0`: the
 /// scale maps the value of largest magnitude to -8 (int4, which has one more code on that side)
 /// or its magnitude to 127 (int8), is rounded to f16 first, and codes are rounded half to even.
 fn quantize_groups(values: &[f32], format: Format, words: &mut [u32], scales: &mut Vec<u32>) {

@@ -98,7 +98,7 @@ impl HostStruct {
             let rust: TokenStream = rust.parse().unwrap_or_default();
             fields.push(quote! { #[doc = #doc] pub #field: #rust });
             let offset = *offset as usize;
-            asserts.push(quote! { assert!(::core::mem::offset_of!(#ty, #field) == #offset); });
+            asserts.push(quote! { assert!(::core::mem::offset_of!(#ty, #field) == #offset, "the field lies where WGSL puts it"); });
             at = u32::try_from(offset).unwrap_or(u32::MAX) + size;
         }
         if self.size > at {
@@ -113,7 +113,7 @@ impl HostStruct {
             #[bytemuck(crate = "::wgforge_runtime::bytemuck")]
             pub struct #ty { #(#fields),* }
             const _: () = {
-                assert!(::core::mem::size_of::<#ty>() == #size);
+                assert!(::core::mem::size_of::<#ty>() == #size, "the struct is as long as in WGSL");
                 #(#asserts)*
             };
         }

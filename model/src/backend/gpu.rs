@@ -47,7 +47,8 @@ impl Gpu {
         let ring = ReadBackRing::new(&device, IN_FLIGHT, FETCH_BYTES).await?;
         let uploader = Uploader::new(&device);
         let caps = device.caps();
-        let max_binding = caps.max_binding_bytes.min(caps.max_buffer_bytes).min(binding_limit.unwrap_or(u64::MAX));
+        let max_binding =
+            caps.max_binding_bytes.min(caps.max_buffer_bytes).min(binding_limit.unwrap_or(u64::MAX));
         Ok(Self { device, kernels, max_binding, buffers: Vec::new(), arena, uploader, ring, dispatches: 0 })
     }
 

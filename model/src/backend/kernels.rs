@@ -80,7 +80,8 @@ impl Kernels {
         }
         let shape = variant.workload().shape_json();
         let info = embedded::find(&self.caps, variant.kernel(), &shape)?;
-        let bindings = info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
+        let bindings =
+            info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
         (info.config == variant.config_json()).then(|| (info.wgsl.to_owned(), bindings.collect()))
     }
 

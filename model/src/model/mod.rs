@@ -6,8 +6,8 @@ mod run;
 
 use std::{collections::HashMap, sync::Arc};
 
-use wgforge_codegen::types::Act;
 use programs::{Lane, Programs};
+use wgforge_codegen::types::Act;
 use wgforge_runtime::Device;
 
 use crate::{
@@ -49,7 +49,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { weights: WeightMode::Stored, f16_activations: None, f16_kv: None, chunk: 512, binding_limit: None }
+        Self {
+            weights: WeightMode::Stored,
+            f16_activations: None,
+            f16_kv: None,
+            chunk: 512,
+            binding_limit: None,
+        }
     }
 }
 
@@ -320,11 +326,11 @@ async fn caches(
 /// Shapes the kernels cannot take, said before anything is loaded.
 fn supported(config: &TextConfig) -> Result<()> {
     let advice = "no published Gemma 4 has such a shape; check config.json";
-    if config.ple_dim % 4 != 0 {
+    if !config.ple_dim.is_multiple_of(4) {
         return Err(Error::unsupported(format!("hidden_size_per_layer_input = {}", config.ple_dim), advice));
     }
     for i in 0..config.num_layers() {
-        if config.head_dim(i) % 8 != 0 {
+        if !config.head_dim(i).is_multiple_of(8) {
             return Err(Error::unsupported(
                 format!("a head size of {} in layer {i}", config.head_dim(i)),
                 advice,

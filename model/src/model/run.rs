@@ -123,7 +123,6 @@ impl Model {
             None => Ok(()),
         }
     }
-
 }
 
 fn work_fetch(backend: &mut Backend, work: &[Work<'_>], chosen: View, position: u32) -> Result<Fetch> {

@@ -13,7 +13,7 @@ use wgforge_model::{Checkpoint, Kernels, Model, Options, Target, WeightMode};
 use wgforge_runtime::{Device, DeviceOptions};
 
 /// A fixture's folder beside the repository; `None`, with a notice, where there is none.
-pub fn fixture(name: &str) -> Option<PathBuf> {
+pub(crate) fn fixture(name: &str) -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures").join(name);
     if dir.is_dir() {
         return Some(dir);
@@ -24,12 +24,12 @@ pub fn fixture(name: &str) -> Option<PathBuf> {
 }
 
 /// The demo model's folder, with transformers' outputs for it.
-pub fn demo() -> PathBuf {
+pub(crate) fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo")
 }
 
 /// The device at hand; `None`, with a notice, where there is none.
-pub fn device() -> Option<Device> {
+pub(crate) fn device() -> Option<Device> {
     match pollster::block_on(Device::request(&DeviceOptions::default())) {
         Ok(d) => Some(d),
         Err(e) => {
@@ -41,7 +41,7 @@ pub fn device() -> Option<Device> {
 }
 
 /// Loads a checkpoint on the device or in the reference.
-pub fn load(dir: &Path, gpu: bool, options: &Options) -> Option<Model> {
+pub(crate) fn load(dir: &Path, gpu: bool, options: &Options) -> Option<Model> {
     let checkpoint = Arc::new(Checkpoint::open(dir).expect("checkpoint opens"));
     let target = if gpu {
         let device = device()?;
@@ -54,17 +54,17 @@ pub fn load(dir: &Path, gpu: bool, options: &Options) -> Option<Model> {
 }
 
 /// transformers' outputs for a fixture.
-pub struct Golden {
-    pub tokens: Vec<u32>,
-    pub logits: Vec<f32>,
-    pub hidden: Vec<f32>,
-    pub greedy: Vec<u32>,
+pub(crate) struct Golden {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) greedy: Vec<u32>,
     /// How far the reference itself moves from f32 to f64, rms of logits.
-    pub noise_rms: f64,
+    pub(crate) noise_rms: f64,
 }
 
 impl Golden {
-    pub fn open(dir: &Path) -> Self {
+    pub(crate) fn open(dir: &Path) -> Self {
         let bytes = std::fs::read(dir.join("golden.safetensors")).expect("golden.safetensors");
         let file = SafeTensors::deserialize(&bytes).expect("golden parses");
         let floats = |n: &str| -> Vec<f32> {
@@ -93,30 +93,30 @@ impl Golden {
     }
 }
 
-pub fn max_abs(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn max_abs(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "lengths");
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, |m, d| if d >= m || d.is_nan() { d } else { m })
 }
 
-pub fn rms_difference(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn rms_difference(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "lengths");
     let sum: f64 = a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum();
     (sum / a.len() as f64).sqrt()
 }
 
 /// `rms(a - b) / rms(b)`.
-pub fn rms_ratio(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn rms_ratio(a: &[f32], b: &[f32]) -> f64 {
     let norm: f64 = b.iter().map(|y| f64::from(*y).powi(2)).sum();
     rms_difference(a, b) / (norm / b.len() as f64).sqrt()
 }
 
-pub fn top(row: &[f32]) -> usize {
+pub(crate) fn top(row: &[f32]) -> usize {
     (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).expect("a row")
 }
 
 /// The checkpoint in `dir` with every matrix quantised in groups of 32 as the documentation says
 /// and written back as f32: an independent reading of the rule, not the loader's code.
-pub fn quantised_copy(dir: &Path, mode: WeightMode) -> tempfile::TempDir {
+pub(crate) fn quantised_copy(dir: &Path, mode: WeightMode) -> tempfile::TempDir {
     let out = tempfile::tempdir().expect("a temporary folder");
     for name in ["config.json", "generation_config.json"] {
         std::fs::copy(dir.join(name), out.path().join(name)).expect("copy");
