@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has had enough of it, as in `wgforge kernels show gemv | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wgforge: {error:#}");
+            eprintln!("wgforge: {}", message(&error));
             if is_usage(&error) { ExitCode::from(2) } else { ExitCode::from(1) }
         }
     }
@@ -54,6 +54,17 @@ fn execute(cli: Cli) -> Result<()> {
         Some(Command::Doctor(args)) => doctor::execute(&global, &args),
         Some(Command::Autotune(args)) => autotune::execute(&args),
     }
+}
+
+/// The error with its causes, as `{:#}` does, less those that an error's own text already names.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
