@@ -107,7 +107,7 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
             format!("tuned on {made_on}, the same vendor and class ({}) as this device", header.class)
         }
         Closeness::Generic(..) => {
-            format!("untuned defaults for class {}; `wgforge autotune` finds better", header.class)
+            format!("untuned defaults for class {}", header.class)
         }
     }
 }

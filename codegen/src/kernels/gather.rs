@@ -82,6 +82,7 @@ impl Kernel for Gather {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(c.wg > 0, "a workgroup needs threads");
         require!(s.rows > 0 && s.columns > 0, "the table is empty");
         require!(s.format.is_int() != (s.scale == Scale::None), "{:?} with {:?} scales", s.format, s.scale);
         if let Scale::Parts(n) = s.scale {

@@ -72,12 +72,8 @@ impl Kernels {
         workload.with_config(config).ok().filter(|v| v.why_not(&self.caps).is_none())
     }
 
-    /// The embedded text of a variant. Embedded texts are native; a browser can take those that
-    /// use no subgroups, which differ in nothing.
+    /// The embedded text of a variant, in the dialect of the target this program was built for.
     fn embedded_shader(&self, variant: &Variant) -> Option<(String, Vec<Binding>)> {
-        if cfg!(target_arch = "wasm32") && variant.features().0 {
-            return None;
-        }
         let shape = variant.workload().shape_json();
         let info = embedded::find(&self.caps, variant.kernel(), &shape)?;
         let bindings =
