@@ -176,6 +176,46 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// As [`Matrix::pack`], on all cores where there are threads: quantising ten gigabytes on one
+    /// core took 80 s where the disk delivers them in two.
+    pub(crate) fn pack_all_cores(
+        &self,
+        rows: std::ops::Range<u32>,
+        weights: &mut Vec<u32>,
+        scales: &mut Vec<u32>,
+    ) {
+        #[cfg(feature = "native")]
+        {
+            let cores = std::thread::available_parallelism().map_or(1, |n| to_u32(n.get()).min(16));
+            let share = (rows.end - rows.start).div_ceil(cores).max(1);
+            if cores > 1 && rows.end - rows.start >= 2 * cores {
+                let packed: Vec<(Vec<u32>, Vec<u32>)> = std::thread::scope(|scope| {
+                    let starts = (rows.start..rows.end).step_by(share as usize);
+                    let workers: Vec<_> = starts
+                        .map(|first| {
+                            let own = first..first.saturating_add(share).min(rows.end);
+                            scope.spawn(move || {
+                                let (mut w, mut s) = (Vec::new(), Vec::new());
+                                self.pack(own, &mut w, &mut s);
+                                (w, s)
+                            })
+                        })
+                        .collect();
+                    workers
+                        .into_iter()
+                        .map(|w| w.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                        .collect()
+                });
+                for (w, s) in packed {
+                    weights.extend_from_slice(&w);
+                    scales.extend_from_slice(&s);
+                }
+                return;
+            }
+        }
+        self.pack(rows, weights, scales);
+    }
+
     fn pack_row(&self, part: &Source<'_>, row: usize, words: &mut [u32], scales: &mut Vec<u32>) {
         if self.scale == Scale::Group {
             let mut values = vec![0.0f32; stride(self.columns) as usize];
@@ -268,30 +308,36 @@ fn reorder_i2(word: u32) -> u32 {
 /// scale maps the value of largest magnitude to -8 (int4, which has one more code on that side)
 /// or its magnitude to 127 (int8), is rounded to f16 first, and codes are rounded half to even.
 fn quantize_groups(values: &[f32], format: Format, words: &mut [u32], scales: &mut Vec<u32>) {
-    words.fill(0);
+    let int4 = format == Format::I4;
+    let (low, high) = if int4 { (-8.0, 7.0) } else { (-127.0, 127.0) };
+    let words_per_group = words.len() / (values.len() / GROUP as usize);
     let mut halves = Vec::with_capacity(values.len() / GROUP as usize);
-    for (g, group) in values.chunks_exact(GROUP as usize).enumerate() {
+    for (group, out) in values.chunks_exact(GROUP as usize).zip(words.chunks_exact_mut(words_per_group)) {
         let extreme = group.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
-        let scale = f16::from_f32(if format == Format::I4 { extreme / -8.0 } else { extreme.abs() / 127.0 });
+        let scale = f16::from_f32(if int4 { extreme / -8.0 } else { extreme.abs() / 127.0 });
         halves.push(u32::from(scale.to_bits()));
         let scale = scale.to_f32();
-        let (low, high) = if format == Format::I4 { (-8.0, 7.0) } else { (-127.0, 127.0) };
-        for (i, v) in group.iter().enumerate() {
-            let code = if scale == 0.0 { 0.0 } else { (v / scale).round_ties_even().clamp(low, high) };
-            #[expect(clippy::cast_possible_truncation, reason = "clamped to the format's range")]
-            put_field(words, format, g * GROUP as usize + i, code as i32);
+        let mut codes = [0i8; GROUP as usize];
+        if scale != 0.0 {
+            for (code, v) in codes.iter_mut().zip(group) {
+                #[expect(clippy::cast_possible_truncation, reason = "clamped to the format's range")]
+                let rounded = (v / scale).round_ties_even().clamp(low, high) as i8;
+                *code = rounded;
+            }
+        }
+        if int4 {
+            // Byte `b` holds columns `b` and `b + 4`.
+            for (word, c) in out.iter_mut().zip(codes.as_chunks::<8>().0) {
+                let byte = |b: usize| c[b].cast_unsigned() & 15 | c[b + 4].cast_unsigned() << 4;
+                *word = u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]);
+            }
+        } else {
+            for (word, c) in out.iter_mut().zip(codes.as_chunks::<4>().0) {
+                *word = u32::from_le_bytes(c.map(i8::cast_unsigned));
+            }
         }
     }
     scales.extend(halves.chunks_exact(2).map(|p| p[0] | p[1] << 16));
-}
-
-/// Writes a code into a zeroed row in field order.
-fn put_field(words: &mut [u32], format: Format, column: usize, code: i32) {
-    let bits = format.bits();
-    let per_word = (32 / bits) as usize;
-    let in_word = column % per_word;
-    let shift = 8 * (in_word % 4) + bits as usize * (in_word / 4);
-    words[column / per_word] |= (code.cast_unsigned() & ((1 << bits) - 1)) << shift;
 }
 
 #[cfg(test)]

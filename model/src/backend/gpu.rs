@@ -9,7 +9,7 @@ use super::{Fetch, Kernels, Program, Step, View, Work};
 use crate::{Result, pack::Matrix};
 
 /// Bytes packed and uploaded at a time.
-const PIECE: u64 = 8 << 20;
+const PIECE: u64 = 32 << 20;
 /// Results that may be on their way back at once.
 const IN_FLIGHT: usize = 16;
 /// Bytes of one such result.
@@ -103,7 +103,7 @@ impl Gpu {
             let end = row.saturating_add(step).min(rows.end);
             w.clear();
             s.clear();
-            matrix.pack(row..end, &mut w, &mut s);
+            matrix.pack_all_cores(row..end, &mut w, &mut s);
             let done = u64::from(row - rows.start);
             self.uploader.write(&weights, done * matrix.row_bytes(), bytemuck::cast_slice(&w)).await?;
             if let Some(scales) = &scales {

@@ -121,7 +121,7 @@ impl Backend {
             Self::Gpu(g) => g.matrix(matrix, rows, progress).await,
             Self::Cpu(c) => {
                 let (mut weights, mut scales) = (Vec::new(), Vec::new());
-                matrix.pack(rows, &mut weights, &mut scales);
+                matrix.pack_all_cores(rows, &mut weights, &mut scales);
                 progress((weights.len() + scales.len()) as u64 * 4);
                 let scales = (!scales.is_empty()).then(|| c.constant(scales));
                 Ok((c.constant(weights), scales))
