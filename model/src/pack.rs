@@ -313,8 +313,9 @@ fn quantize_groups(values: &[f32], format: Format, words: &mut [u32], scales: &m
     let words_per_group = words.len() / (values.len() / GROUP as usize);
     let mut halves = Vec::with_capacity(values.len() / GROUP as usize);
     for (group, out) in values.chunks_exact(GROUP as usize).zip(words.chunks_exact_mut(words_per_group)) {
-        let extreme = group.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
-        let scale = f16::from_f32(if int4 { extreme / -8.0 } else { extreme.abs() / 127.0 });
+        // Minus zero, so that a group of zeros gets the scale +0.
+        let extreme = group.iter().copied().fold(-0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+        let scale = f16::from_f32(if int4 { -extreme / 8.0 } else { extreme.abs() / 127.0 });
         halves.push(u32::from(scale.to_bits()));
         let scale = scale.to_f32();
         let mut codes = [0i8; GROUP as usize];
