@@ -82,6 +82,12 @@ impl Model {
                 Ok(t) => t,
                 Err(e) => break Err(e),
             };
+            if token as usize >= self.config().vocab_size {
+                break Err(Error::unsupported(
+                    "a model whose logits are not numbers",
+                    "its weights hold NaN or overflow; fetch the file again, or use --activations f32",
+                ));
+            }
             if stats.tokens == 0 {
                 first_known = Instant::now();
                 stats.first_token_s = (first_known - start).as_secs_f64();

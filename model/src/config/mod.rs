@@ -78,7 +78,7 @@ impl Rope {
 pub struct TextConfig {
     /// Rows of the embedding table and of the output head (tokens).
     pub vocab_size: usize,
-    /// Rows of the per-layer embedding table (tokens); ids beyond it use row 0.
+    /// Rows of the per-layer embedding table; at least the vocabulary.
     pub vocab_size_per_layer_input: usize,
     /// Width of the residual stream.
     pub hidden: usize,

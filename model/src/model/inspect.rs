@@ -2,7 +2,7 @@
 
 use wgforge_codegen::types::stride;
 
-use super::{Choice, Model, to_u32, to_usize};
+use super::{Choice, Model, programs::Which, to_u32, to_usize};
 use crate::{
     Error, Result,
     backend::{Backend, Step, View, Work},
@@ -27,7 +27,7 @@ impl Model {
             tokens.chunks(1)
         } else {
             self.prepare_full().await?;
-            tokens.chunks(self.chunk as usize)
+            tokens.chunks(self.full_chunk() as usize)
         };
         for piece in pieces {
             let n = to_u32(piece.len());
@@ -37,7 +37,7 @@ impl Model {
                 self.backend.execute(&[Work::Run(&d.lower, 1), Work::Run(&d.upper, 1)], None)?;
                 d.logits
             } else {
-                self.write_many(piece)?;
+                self.write_many(piece, Which::Full)?;
                 let Some((program, logits)) = &self.programs.full else { unreachable!("it was prepared") };
                 self.backend.execute(&[Work::Run(program, n)], None)?;
                 *logits
@@ -57,7 +57,7 @@ impl Model {
         }
         let layers = self.config.num_layers();
         let host = self.host.as_ref().map(|h| h.many);
-        let mut b = self.builder(true);
+        let mut b = self.builder(Which::Full);
         let mut stream = Stream::Whole(b.embed(host).await?);
         for i in 0..layers {
             stream = b.layer(i, stream).await?;
@@ -88,9 +88,9 @@ impl Model {
         let mut all = vec![0.0f32; size];
         for (c, piece) in tokens.chunks(self.chunk as usize).enumerate() {
             let start = c * self.chunk as usize;
-            self.write_many(piece)?;
+            self.write_many(piece, Which::Many)?;
             let host = self.host.as_ref().map(|h| h.many);
-            let mut b = self.builder(true);
+            let mut b = self.builder(Which::Many);
             let mut x = b.embed(host).await?;
             let steps = std::mem::take(&mut b.steps);
             self.run_now(steps, piece.len()).await?;
@@ -99,7 +99,7 @@ impl Model {
                 if let Some(given) = inject {
                     self.write_stream(x, &given[(i * t + start) * hidden..][..piece.len() * hidden]);
                 }
-                let mut b = self.builder(true);
+                let mut b = self.builder(Which::Many);
                 let stream = b.layer(i, Stream::Whole(x)).await?;
                 x = b.settle(stream, &format!("hidden{}", i % 2)).await?;
                 let steps = std::mem::take(&mut b.steps);

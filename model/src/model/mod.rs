@@ -7,7 +7,7 @@ mod run;
 use std::{collections::HashMap, sync::Arc};
 
 use programs::{Lane, Programs};
-use wgforge_codegen::types::Act;
+use wgforge_codegen::types::{Act, stride};
 use wgforge_runtime::Device;
 
 use crate::{
@@ -87,6 +87,8 @@ impl Choice {
     }
 }
 
+/// Submissions under way at most; a ring has room for as many tokens past a stop.
+const AHEAD: u32 = 4;
 /// Slots the global caches start with.
 const FIRST_SLOTS: u32 = 1024;
 
@@ -107,6 +109,7 @@ pub struct Model {
     chunk: u32,
     one: Lane,
     many: Lane,
+    full: Lane,
     chosen: View,
     sampling: View,
     programs: Programs,
@@ -159,6 +162,15 @@ impl Model {
             ids: backend.buffer("prefill ids", u64::from(chunk) * 4).await?,
             buffers: HashMap::new(),
         };
+        // All logits of a chunk must fit one binding.
+        let row = u64::from(stride(to_u32(config.vocab_size))) * 4;
+        let full_chunk = to_u32(to_usize(backend.max_binding() / row)).clamp(1, chunk);
+        let full = Lane {
+            rows: Rows::Many(full_chunk),
+            run: backend.buffer("logits run", 16).await?,
+            ids: backend.buffer("logits ids", u64::from(full_chunk) * 4).await?,
+            buffers: HashMap::new(),
+        };
         let chosen = backend.buffer("chosen", u64::from(RING) * 4).await?;
         let sampling = backend.buffer("sampling", 16).await?;
         Ok(Self {
@@ -176,11 +188,20 @@ impl Model {
             chunk,
             one,
             many,
+            full,
             chosen,
             sampling,
             programs: Programs::default(),
             position: 0,
         })
+    }
+
+    /// Tokens of a piece when all logits are wanted.
+    fn full_chunk(&self) -> u32 {
+        match self.full.rows {
+            Rows::One => 1,
+            Rows::Many(n) => n,
+        }
     }
 
     /// The model's configuration.
@@ -239,7 +260,7 @@ impl Model {
 
     /// How many submissions may be under way: one where the host must gather for the next token.
     pub(crate) fn depth(&self) -> usize {
-        if self.host.is_some() || matches!(self.backend, Backend::Cpu(_)) { 1 } else { 4 }
+        if self.host.is_some() || matches!(self.backend, Backend::Cpu(_)) { 1 } else { AHEAD as usize }
     }
 
     pub(crate) fn set_position(&mut self, position: u32) {
@@ -308,7 +329,7 @@ async fn caches(
     for i in 0..config.num_layers() {
         caches.push(if config.owns_kv(i) {
             let ring = if config.kind(i) == LayerKind::Sliding {
-                to_u32(config.window).saturating_add(chunk)
+                to_u32(config.window).saturating_add(chunk.max(AHEAD))
             } else {
                 0
             };
@@ -329,7 +350,21 @@ fn supported(config: &TextConfig) -> Result<()> {
     if !config.ple_dim.is_multiple_of(4) {
         return Err(Error::unsupported(format!("hidden_size_per_layer_input = {}", config.ple_dim), advice));
     }
+    if config.vocab_size_per_layer_input < config.vocab_size {
+        let what = format!(
+            "a per-layer vocabulary of {} under the vocabulary of {}",
+            config.vocab_size_per_layer_input, config.vocab_size
+        );
+        return Err(Error::unsupported(what, advice));
+    }
     for i in 0..config.num_layers() {
+        let alike = (0..i).find(|j| config.kind(*j) == config.kind(i));
+        if let Some(j) = alike.filter(|j| config.head_dim(*j) != config.head_dim(i)) {
+            return Err(Error::unsupported(
+                format!("different head sizes in layers {j} and {i}, which are of one kind"),
+                advice,
+            ));
+        }
         if !config.head_dim(i).is_multiple_of(8) {
             return Err(Error::unsupported(
                 format!("a head size of {} in layer {i}", config.head_dim(i)),

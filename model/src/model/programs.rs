@@ -9,6 +9,17 @@ use crate::{
     plan::{Builder, Rows, Stream},
 };
 
+/// Which inputs and buffers a plan uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Decode.
+    One,
+    /// Prefill.
+    Many,
+    /// Prefill through all layers and the head, with as many tokens as logits fit a binding.
+    Full,
+}
+
 /// The inputs and buffers of one kind of plan.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -49,8 +60,12 @@ pub(super) struct Decode {
 }
 
 impl Model {
-    pub(super) fn builder(&mut self, many: bool) -> Builder<'_> {
-        let lane = if many { &mut self.many } else { &mut self.one };
+    pub(super) fn builder(&mut self, which: Which) -> Builder<'_> {
+        let lane = match which {
+            Which::One => &mut self.one,
+            Which::Many => &mut self.many,
+            Which::Full => &mut self.full,
+        };
         Builder {
             backend: &mut self.backend,
             config: &self.config,
@@ -72,7 +87,7 @@ impl Model {
         }
         let (owners, layers, chosen) = (self.config.num_kv_owners(), self.config.num_layers(), self.chosen);
         let host = self.host.as_ref().map(|h| h.one);
-        let mut b = self.builder(false);
+        let mut b = self.builder(Which::One);
         let mut stream = Stream::Whole(b.embed(host).await?);
         for i in 0..owners {
             stream = b.layer(i, stream).await?;
@@ -104,7 +119,7 @@ impl Model {
         }
         let owners = self.config.num_kv_owners();
         let host = self.host.as_ref().map(|h| h.many);
-        let mut b = self.builder(true);
+        let mut b = self.builder(Which::Many);
         let mut stream = Stream::Whole(b.embed(host).await?);
         for i in 0..owners {
             stream = b.layer(i, stream).await?;
@@ -121,7 +136,7 @@ impl Model {
         }
         let Some(logits) = self.programs.decode.as_ref().map(|d| d.logits) else { return Ok(()) };
         let (chosen, sampling) = (self.chosen, self.sampling);
-        let mut b = self.builder(false);
+        let mut b = self.builder(Which::One);
         b.sampled(logits, chosen, sampling, keep).await?;
         let steps = std::mem::take(&mut b.steps);
         let program = self.backend.prepare(steps).await?;

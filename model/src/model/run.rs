@@ -2,7 +2,7 @@
 
 use wgforge_codegen::types::Act;
 
-use super::{Choice, Model, to_u32};
+use super::{Choice, Model, programs::Which, to_u32};
 use crate::{
     Error, Result,
     backend::{Backend, Fetch, View, Work},
@@ -25,13 +25,13 @@ impl Model {
         let chunk = self.chunk as usize;
         let mut rest = tokens;
         while rest.len() > chunk {
-            self.write_many(&rest[..chunk])?;
+            self.write_many(&rest[..chunk], Which::Many)?;
             let Some((program, _)) = &self.programs.prefill else { break };
             self.backend.execute(&[Work::Run(program, self.chunk)], None)?;
             self.position += self.chunk;
             rest = &rest[chunk..];
         }
-        self.write_many(rest)?;
+        self.write_many(rest, Which::Many)?;
         let n = to_u32(rest.len());
         self.position += n - 1;
         self.write_one(*last, choice)?;
@@ -106,10 +106,11 @@ impl Model {
         self.gather_for(token)
     }
 
-    pub(super) fn write_many(&mut self, tokens: &[u32]) -> Result<()> {
+    pub(super) fn write_many(&mut self, tokens: &[u32], which: Which) -> Result<()> {
+        let lane = if which == Which::Full { &self.full } else { &self.many };
         let run = [self.position, to_u32(tokens.len()), 0, 0];
-        self.backend.write(self.many.run, bytemuck::cast_slice(&run));
-        self.backend.write(self.many.ids, bytemuck::cast_slice(tokens));
+        self.backend.write(lane.run, bytemuck::cast_slice(&run));
+        self.backend.write(lane.ids, bytemuck::cast_slice(tokens));
         match &self.host {
             Some(h) => h.gather(&mut self.backend, tokens, true),
             None => Ok(()),
