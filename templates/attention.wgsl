@@ -24,12 +24,16 @@ const DIM4 = {{ d.dim4 }}u;
 const GROUP = {{ d.group }}u;        // query heads of a KV head
 const NONE = -3.0e38;
 
+const GROUPS = {{ d.groups }}u;      // groups of threads that share out a tile's values
+
 var<workgroup> qs: array<vec4<f32>, {{ c.rows * d.dim4 }}>;
 var<workgroup> scores: array<f32, {{ c.rows * c.keys * d.parts }}>;
 var<workgroup> weights: array<f32, {{ c.rows * c.keys }}>;
-var<workgroup> row_max: array<f32, {{ c.rows }}>;
-var<workgroup> row_scale: array<f32, {{ c.rows }}>;
-var<workgroup> row_sum: array<f32, {{ c.rows }}>;
+// Of this tile and the one before, in turns: a thread may still read one while another writes.
+var<workgroup> row_max: array<f32, {{ 2 * c.rows }}>;
+{%- if d.groups > 1 %}
+var<workgroup> group_sum: array<f32, {{ c.rows * d.groups }}>;
+{%- endif %}
 
 fn slot(position: u32) -> u32 {
   return position{% if s.ring > 0 %} % {{ s.ring }}u{% endif %};
@@ -61,31 +65,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row = min(first_row + i / DIM4, all_rows - 1u);
     qs[i] = q_at(row / GROUP * {{ d.q_quads }}u + (kv_head * GROUP + row % GROUP) * DIM4 + i % DIM4);
   }
-  if (t < ROWS) {
-    row_max[t] = NONE;
-    row_sum[t] = 0.0;
-  }
-{%- for r in range(end=c.rows) %}{% for j in range(end=d.own) %}
+  if (t < 2u * ROWS) { row_max[t] = NONE; }
+{%- for r in range(end=c.rows) %}
+  var sum{{ r }} = 0.0;
+{%- for j in range(end=d.own) %}
   var o{{ r }}_{{ j }} = vec4<f32>();
 {%- endfor %}{% endfor %}
   workgroupBarrier();
 
   let key = t / LANES;
   let lane = t % LANES;
+  let group = {% if d.groups > 1 %}t / DIM4{% else %}0u{% endif %};
+  let own = {% if d.groups > 1 %}t % DIM4{% else %}t{% endif %};
+  var before = 0u;
   for (var at = begin; at < end; at += KEYS) {
     // Scores of one tile of keys, every key row read once for all query rows.
     let position = at + key;
 {%- for r in range(end=c.rows) %}
     var s{{ r }} = 0.0;
 {%- endfor %}
-    if (position < end) {
-      let base = (slot(position) * {{ s.kv_heads }}u + kv_head) * DIM4;
-      for (var i = lane; i < DIM4; i += LANES) {
-        let kq = k_at(base + i);
+    let base = (slot(min(position, end - 1u)) * {{ s.kv_heads }}u + kv_head) * DIM4;
+    for (var i = lane; i < DIM4; i += LANES) {
+      let kq = k_at(base + i);
 {%- for r in range(end=c.rows) %}
-        s{{ r }} += dot(kq, qs[{{ r }}u * DIM4 + i]);
+      s{{ r }} += dot(kq, qs[{{ r }}u * DIM4 + i]);
 {%- endfor %}
-      }
     }
 {%- if d.shuffled > 1 %}
     for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
@@ -96,77 +100,102 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
     if (lane % {{ d.shuffled }}u == 0u) {
 {%- for r in range(end=c.rows) %}
-      scores[({{ r }}u * KEYS + key) * {{ d.parts }}u + lane / {{ d.shuffled }}u] = s{{ r }};
+      {
+        let seen = run.position + min(first_row + {{ r }}u, all_rows - 1u) / GROUP;
+        let visible = position < end && position <= seen{% if s.window > 0 %} && position + {{ s.window }}u > seen{% endif %};
+        scores[({{ r }}u * KEYS + key) * {{ d.parts }}u + lane / {{ d.shuffled }}u] = select({% if d.parts > 1 %}select(0.0, NONE, lane == 0u){% else %}NONE{% endif %}, s{{ r }}, visible);
+      }
 {%- endfor %}
     }
     workgroupBarrier();
 
-    // Mask, and the running maximum of each row.
+    // Each thread looks for its row's maximum by itself, which saves a barrier.
     for (var i = t; i < ROWS * KEYS; i += {{ d.wg }}u) {
-      var score = 0.0;
-      for (var p = 0u; p < {{ d.parts }}u; p += 1u) { score += scores[i * {{ d.parts }}u + p]; }
-      let here = at + i % KEYS;
-      let seen = run.position + min(first_row + i / KEYS, all_rows - 1u) / GROUP;
-      let visible = here < end && here <= seen{% if s.window > 0 %} && here + {{ s.window }}u > seen{% endif %};
-      weights[i] = select(NONE, score, visible);
+      let row = i / KEYS;
+      var top = row_max[before * ROWS + row];
+      for (var j = row * KEYS; j < (row + 1u) * KEYS; j += 1u) { top = max(top, score_at(j)); }
+      let score = score_at(i);
+      weights[i] = select(0.0, exp(score - top), score > NONE);
+      if (i % KEYS == 0u) { row_max[(1u - before) * ROWS + row] = top; }
     }
     workgroupBarrier();
-    if (t < ROWS) {
-      var m = row_max[t];
-      for (var i = 0u; i < KEYS; i += 1u) { m = max(m, weights[t * KEYS + i]); }
-      row_scale[t] = exp(row_max[t] - m);
-      row_max[t] = m;
-    }
-    workgroupBarrier();
-    for (var i = t; i < ROWS * KEYS; i += {{ d.wg }}u) {
-      let w = weights[i];
-      weights[i] = select(0.0, exp(w - row_max[i / KEYS]), w > NONE);
-    }
-    workgroupBarrier();
-    if (t < ROWS) {
-      var sum = row_sum[t] * row_scale[t];
-      for (var i = 0u; i < KEYS; i += 1u) { sum += weights[t * KEYS + i]; }
-      row_sum[t] = sum;
-    }
-    // Values: each thread owns some quads of the head and adds every key's row to them.
+
+    // Values: a group of threads owns the head's quads and adds every GROUPS-th key's row to them.
 {%- for r in range(end=c.rows) %}
-    let f{{ r }} = row_scale[{{ r }}];
+    let f{{ r }} = exp(row_max[before * ROWS + {{ r }}u] - row_max[(1u - before) * ROWS + {{ r }}u]);
+    sum{{ r }} *= f{{ r }};
 {%- for j in range(end=d.own) %}
     o{{ r }}_{{ j }} *= f{{ r }};
 {%- endfor %}{% endfor %}
-    let keys = min(KEYS, end - at);
-    for (var i = 0u; i < keys; i += 1u) {
-      let base = (slot(at + i) * {{ s.kv_heads }}u + kv_head) * DIM4;
+    before = 1u - before;
+    for (var i = group; i < KEYS; i += {{ d.at_once * d.groups }}u) {
+{%- for u in range(end=d.at_once) %}
+      // Keys past the end weigh nothing; the last one stands in for their rows.
+      let base{{ u }} = (slot(min(at + i + {{ u * d.groups }}u, end - 1u)) * {{ s.kv_heads }}u + kv_head) * DIM4;
 {%- for j in range(end=d.own) %}
-      let v{{ j }} = v_at(base + min(t + {{ j * d.wg }}u, DIM4 - 1u));
-{%- endfor %}
-{%- for r in range(end=c.rows) %}
-      let p{{ r }} = weights[{{ r }}u * KEYS + i];
-{%- for j in range(end=d.own) %}
-      o{{ r }}_{{ j }} += p{{ r }} * v{{ j }};
+      let v{{ u }}_{{ j }} = v_at(base{{ u }} + min(own + {{ j * d.wg }}u, DIM4 - 1u));
 {%- endfor %}{% endfor %}
+{%- for r in range(end=c.rows) %}{% for u in range(end=d.at_once) %}
+      let p{{ r }}_{{ u }} = weights[{{ r }}u * KEYS + i + {{ u * d.groups }}u];
+      sum{{ r }} += p{{ r }}_{{ u }};
+{%- for j in range(end=d.own) %}
+      o{{ r }}_{{ j }} += p{{ r }}_{{ u }} * v{{ u }}_{{ j }};
+{%- endfor %}{% endfor %}{% endfor %}
+    }
+  }
+{%- if d.groups > 1 %}
+
+  // The groups' sums come together in the first one, through the memory that held the queries.
+  if (own == 0u) {
+{%- for r in range(end=c.rows) %}
+    group_sum[group * ROWS + {{ r }}u] = sum{{ r }};
+{%- endfor %}
+  }
+  for (var g = 1u; g < GROUPS; g += 1u) {
+    workgroupBarrier();
+    if (group == g) {
+{%- for r in range(end=c.rows) %}
+      qs[{{ r }}u * DIM4 + own] = o{{ r }}_0;
+{%- endfor %}
     }
     workgroupBarrier();
+    if (group == 0u) {
+{%- for r in range(end=c.rows) %}
+      o{{ r }}_0 += qs[{{ r }}u * DIM4 + own];
+      sum{{ r }} += group_sum[g * ROWS + {{ r }}u];
+{%- endfor %}
+    }
   }
+{%- endif %}
 
 {%- for r in range(end=c.rows) %}
-  if (first_row + {{ r }}u < all_rows) {
+  if ({% if d.groups > 1 %}group == 0u && {% endif %}first_row + {{ r }}u < all_rows) {
     let token = (first_row + {{ r }}u) / GROUP;
     let head = kv_head * GROUP + (first_row + {{ r }}u) % GROUP;
 {%- if c.splits > 1 %}
     let base = ((token * {{ s.heads }}u + head) * {{ c.splits }}u + wid.z) * (DIM4 + 1u);
 {%- for j in range(end=d.own) %}
-    if (t + {{ j * d.wg }}u < DIM4) { partials[base + t + {{ j * d.wg }}u] = o{{ r }}_{{ j }}; }
+    if (own + {{ j * d.wg }}u < DIM4) { partials[base + own + {{ j * d.wg }}u] = o{{ r }}_{{ j }}; }
 {%- endfor %}
-    if (t == 0u) { partials[base + DIM4] = vec4<f32>(row_max[{{ r }}], row_sum[{{ r }}], 0.0, 0.0); }
+    if (own == 0u) { partials[base + DIM4] = vec4<f32>(row_max[before * ROWS + {{ r }}u], sum{{ r }}, 0.0, 0.0); }
 {%- else %}
     let base = token * {{ d.out_quads }}u + head * DIM4;
 {%- for j in range(end=d.own) %}
-    if (t + {{ j * d.wg }}u < DIM4) {
-      out_put(base + t + {{ j * d.wg }}u, o{{ r }}_{{ j }} / row_sum[{{ r }}], {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
+    if (own + {{ j * d.wg }}u < DIM4) {
+      out_put(base + own + {{ j * d.wg }}u, o{{ r }}_{{ j }} / sum{{ r }}, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
     }
 {%- endfor %}
 {%- endif %}
   }
 {%- endfor %}
+}
+
+fn score_at(i: u32) -> f32 {
+{%- if d.parts > 1 %}
+  var score = 0.0;
+  for (var p = 0u; p < {{ d.parts }}u; p += 1u) { score += scores[i * {{ d.parts }}u + p]; }
+  return score;
+{%- else %}
+  return scores[i];
+{%- endif %}
 }

@@ -1,10 +1,11 @@
 {#- y = W x for one token: every weight is read once, 16 bytes a lane at a time.
-    A group of `lanes` threads shares `rows` rows; see codegen/src/kernels/gemv.rs. -#}
+    A group of `lanes` threads shares `rows` rows and has `unroll` pieces of each on their way before
+    it computes; see codegen/src/kernels/gemv.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
 {% set int = s.x == "i8" -%}
 {% set int_weights = s.format == "i8" or s.format == "i4" or s.format == "i2" -%}
-{% set acc = "i32" if int else "f32" -%}
 {% set words = ["x", "y", "z", "w"] -%}
+{% set fields = d.quads // 4 -%}
 @group(0) @binding({{ b.w }}) var<storage, read> w: array<vec4<u32>>;
 {% if s.scale == "row" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec4<f32>>;
@@ -31,86 +32,189 @@ fn group_scale(i: u32) -> f32 {
 {{ <finish epilogue={s.epilogue} out={s.out} grids={s.grids} split_a={s.split_a} split_b={s.split_b}
     out_stride4={d.out_stride4} first4={d.first4} softcap={s.softcap} /> }}
 
+const WG = {{ c.wg }}u;
 const LANES = {{ c.lanes }}u;
-const ROWS = {{ c.rows }}u;          // rows a group of lanes computes
 const ALL_ROWS = {{ d.padded_rows }}u;
 const CHUNKS = {{ d.chunks }}u;      // 16-byte pieces of a row
 const PARTS = {{ d.parts }}u;        // partial sums of a row left after the shuffles
 const TILE = {{ d.tile }}u;          // rows of a workgroup
+const X_QUADS = {{ d.x_quads }}u;    // quads of x
 
+{% set acc = "i32" if int else "f32" -%}
 var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
+{% if c.digits > 1 -%}
+// x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
+var<workgroup> xs: array<vec4<u32>, {{ c.digits * d.x_quads // 4 }}>;
+var<private> x_scale: f32;
+{{ <workgroup_reduce name="x_max" wg={c.wg} sg={c.sg} op="max" /> }}
+{%- elif c.shared and int -%}
+var<workgroup> xs: array<vec4<u32>, {{ d.x_quads // 4 }}>;
+{%- elif c.shared -%}
+var<workgroup> xs: array<vec4<f32>, {{ d.x_quads }}>;
+{%- endif %}
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let tile = (wid.x + wid.y * {{ d.grid_x }}u) * TILE;
   let lane = t % LANES;
-  let first = t / LANES * ROWS;
+  let first = t / LANES * {{ c.rows }}u;
 {%- for r in range(end=c.rows) %}
   // Rows past the end are computed again from the last one and never stored.
   let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
-  var acc{{ r }}: {{ acc }} = 0{% if not int %}.0{% endif %};
+  let at{{ r }} = row{{ r }} * CHUNKS;
 {%- endfor %}
-  for (var k = lane; k < CHUNKS; k += LANES) {
-{%- for r in range(end=c.rows) %}
-    let w{{ r }} = w[row{{ r }} * CHUNKS + k];
-{%- endfor %}
-{%- if int %}
-{%- for i in range(end=d.quads // 4) %}
-    let x{{ i }} = x[k * {{ d.quads // 4 }}u + {{ i }}u];
-{%- endfor %}
-{%- for r in range(end=c.rows) %}
+{%- if d.blocks == 1 %}
+  // A lane's whole share of the weights is on its way before x is looked at.
+{%- for u in range(end=c.unroll) %}{% for r in range(end=c.rows) %}
+  let w{{ r }}_{{ u }} = w[at{{ r }} + lane + {{ u * c.lanes }}u];
+{%- endfor %}{% endfor %}
+{%- endif %}
+{%- if c.digits > 1 %}
+  var top = vec4<f32>();
+  for (var i = t; i < X_QUADS; i += WG) { top = max(top, abs(x_at(i))); }
+  let largest = x_max(t, max(max(top.x, top.y), max(top.z, top.w)));
+  let inverse = select(0.0, {{ d.digit_top }}.0 / largest, largest > 0.0);
+  x_scale = largest / {{ d.digit_top }}.0;
+  for (var i = t; i < X_QUADS / 4u; i += WG) {
 {%- for j in range(end=4) %}
-{%- for f in range(end=d.quads // 4) %}
-{%- set q = j * (d.quads // 4) + f %}
-    acc{{ r }} += dot4I8Packed(field_{{ f }}(w{{ r }}.{{ words[j] }}), x{{ q // 4 }}.{{ words[q % 4] }});
+    var q{{ j }} = vec4<i32>(round(x_at(4u * i + {{ j }}u) * inverse));
 {%- endfor %}
+{#- Balanced digits of -128 to 127, least significant first. #}
+{%- for p in range(end=c.digits) | reverse %}
+{%- for j in range(end=4) %}
+{%- if p > 0 %}
+    let d{{ p }}_{{ j }} = ((q{{ j }} + 128) & vec4<i32>(255)) - 128;
+    q{{ j }} = (q{{ j }} - d{{ p }}_{{ j }}) >> vec4<u32>(8u);
+{%- else %}
+    let d{{ p }}_{{ j }} = q{{ j }};
+{%- endif %}
 {%- endfor %}
+    xs[{{ p }}u * (X_QUADS / 4u) + i] = vec4<u32>(pack4xI8(d{{ p }}_0), pack4xI8(d{{ p }}_1), pack4xI8(d{{ p }}_2), pack4xI8(d{{ p }}_3));
+{%- endfor %}
+  }
+  workgroupBarrier();
+{%- elif c.shared %}
+  for (var i = t; i < X_QUADS{% if int %} / 4u{% endif %}; i += WG) { xs[i] = {% if int %}x[i]{% else %}x_at(i){% endif %}; }
+  workgroupBarrier();
+{%- endif %}
+{%- for r in range(end=c.rows) %}
+{%- if int %}
+  var acc{{ r }}_0 = 0;
+{%- elif c.digits > 1 and s.scale == "row" %}
+{%- for p in range(end=c.digits) %}
+  var acc{{ r }}_{{ p }} = 0;
+{%- endfor %}
+{%- else %}
+  var acc{{ r }} = 0.0;
+{%- endif %}
+{%- endfor %}
+{#- First whole blocks of `unroll` pieces, then what is left, piece by piece. #}
+{%- for section in ["blocks", "rest"] %}
+{%- set n = c.unroll if section == "blocks" else 1 %}
+{%- if section == "blocks" and d.blocks > 0 or section == "rest" and d.rest == 1 %}
+{%- if section == "blocks" and d.blocks == 1 %}
+  {
+    let k0 = lane;
+{%- elif section == "blocks" %}
+  for (var k0 = lane; k0 < {{ d.blocks * c.unroll * c.lanes }}u; k0 += {{ c.unroll * c.lanes }}u) {
+{%- else %}
+  for (var k0 = lane + {{ d.blocks * c.unroll * c.lanes }}u; k0 < CHUNKS; k0 += LANES) {
+{%- endif %}
+{%- if not (section == "blocks" and d.blocks == 1) %}
+{%- for u in range(end=n) %}{% for r in range(end=c.rows) %}
+    let w{{ r }}_{{ u }} = w[at{{ r }} + k0 + {{ u * c.lanes }}u];
+{%- endfor %}{% endfor %}
+{%- endif %}
+{%- for u in range(end=n) %}
+    {
+      let k = k0 + {{ u * c.lanes }}u;
+{%- if int or c.digits > 1 %}
+{%- set planes = 1 if int else c.digits %}
+{%- set from = "xs" if c.shared or c.digits > 1 else "x" %}
+{%- for p in range(end=planes) %}{% for i in range(end=fields) %}
+      let x{{ p }}_{{ i }} = {{ from }}[{% if p > 0 %}{{ p }}u * (X_QUADS / 4u) + {% endif %}k * {{ fields }}u + {{ i }}u];
+{%- endfor %}{% endfor %}
+{%- for r in range(end=c.rows) %}
+{%- if s.scale == "group" %}
+{%- for p in range(end=planes) %}
+      var part{{ r }}_{{ p }} = 0;
+{%- endfor %}
+{%- endif %}
+{%- for j in range(end=4) %}{% for f in range(end=fields) %}
+{%- set q = j * fields + f %}
+      let f{{ r }}_{{ q }} = field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
+{%- for p in range(end=planes) %}
+      {% if s.scale == "group" %}part{% else %}acc{% endif %}{{ r }}_{{ p }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
+{%- endfor %}
+{%- endfor %}{% endfor %}
+{%- if s.scale == "group" %}
+      var value{{ r }} = f32(part{{ r }}_0);
+{%- for p in range(start=1, end=planes) %}
+      value{{ r }} = value{{ r }} * 256.0 + f32(part{{ r }}_{{ p }});
+{%- endfor %}
+      acc{{ r }} += value{{ r }} * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
+{%- endif %}
 {%- endfor %}
 {%- else %}
 {%- for i in range(end=d.quads) %}
-    let x{{ i }} = x_at(k * {{ d.quads }}u + {{ i }}u);
+      let x{{ i }} = {% if c.shared %}xs[k * {{ d.quads }}u + {{ i }}u]{% else %}x_at(k * {{ d.quads }}u + {{ i }}u){% endif %};
 {%- endfor %}
 {%- for r in range(end=c.rows) %}
+{%- set v = "w" ~ r ~ "_" ~ u %}
 {%- if s.format == "f32" %}
-    acc{{ r }} += dot(bitcast<vec4<f32>>(w{{ r }}), x0);
+      acc{{ r }} += dot(bitcast<vec4<f32>>({{ v }}), x0);
 {%- elif s.format == "bf16" %}
-    acc{{ r }} += dot(bitcast<vec4<f32>>(vec4<u32>(w{{ r }}.x << 16u, w{{ r }}.x & 0xffff0000u, w{{ r }}.y << 16u, w{{ r }}.y & 0xffff0000u)), x0);
-    acc{{ r }} += dot(bitcast<vec4<f32>>(vec4<u32>(w{{ r }}.z << 16u, w{{ r }}.z & 0xffff0000u, w{{ r }}.w << 16u, w{{ r }}.w & 0xffff0000u)), x1);
+      acc{{ r }} += dot(bitcast<vec4<f32>>(vec4<u32>({{ v }}.x << 16u, {{ v }}.x & 0xffff0000u, {{ v }}.y << 16u, {{ v }}.y & 0xffff0000u)), x0);
+      acc{{ r }} += dot(bitcast<vec4<f32>>(vec4<u32>({{ v }}.z << 16u, {{ v }}.z & 0xffff0000u, {{ v }}.w << 16u, {{ v }}.w & 0xffff0000u)), x1);
 {%- elif s.format == "f16" %}
-    acc{{ r }} += dot(vec4<f32>(unpack2x16float(w{{ r }}.x), unpack2x16float(w{{ r }}.y)), x0);
-    acc{{ r }} += dot(vec4<f32>(unpack2x16float(w{{ r }}.z), unpack2x16float(w{{ r }}.w)), x1);
+      acc{{ r }} += dot(vec4<f32>(unpack2x16float({{ v }}.x), unpack2x16float({{ v }}.y)), x0);
+      acc{{ r }} += dot(vec4<f32>(unpack2x16float({{ v }}.z), unpack2x16float({{ v }}.w)), x1);
 {%- else %}
-    var part{{ r }} = 0.0;
-{%- for j in range(end=4) %}
-{%- for f in range(end=d.quads // 4) %}
-    part{{ r }} += dot(lanes(field_{{ f }}(w{{ r }}.{{ words[j] }})), x{{ j * (d.quads // 4) + f }});
-{%- endfor %}
-{%- endfor %}
+      var part{{ r }} = 0.0;
+{%- for j in range(end=4) %}{% for f in range(end=fields) %}
+      part{{ r }} += dot(lanes(field_{{ f }}({{ v }}.{{ words[j] }})), x{{ j * fields + f }});
+{%- endfor %}{% endfor %}
 {%- if s.scale == "group" %}
-    acc{{ r }} += part{{ r }} * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
+      acc{{ r }} += part{{ r }} * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
 {%- else %}
-    acc{{ r }} += part{{ r }};
+      acc{{ r }} += part{{ r }};
 {%- endif %}
 {%- endif %}
 {%- endfor %}
 {%- endif %}
+    }
+{%- endfor %}
   }
+{%- endif %}
+{%- endfor %}
+{%- for r in range(end=c.rows) %}
+{%- if int %}
+  var sum{{ r }} = acc{{ r }}_0;
+{%- elif c.digits > 1 and s.scale == "row" %}
+  var sum{{ r }} = f32(acc{{ r }}_0);
+{%- for p in range(start=1, end=c.digits) %}
+  sum{{ r }} = sum{{ r }} * 256.0 + f32(acc{{ r }}_{{ p }});
+{%- endfor %}
+{%- else %}
+  var sum{{ r }} = acc{{ r }};
+{%- endif %}
+{%- endfor %}
 {%- if d.shuffled > 1 %}
   for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
 {%- for r in range(end=c.rows) %}
-    acc{{ r }} += subgroupShuffleXor(acc{{ r }}, step_);
+    sum{{ r }} += subgroupShuffleXor(sum{{ r }}, step_);
 {%- endfor %}
   }
 {%- endif %}
   if (lane % {{ d.shuffled }}u == 0u) {
 {%- for r in range(end=c.rows) %}
-    sums[(first + {{ r }}u) * PARTS + lane / {{ d.shuffled }}u] = acc{{ r }};
+    sums[(first + {{ r }}u) * PARTS + lane / {{ d.shuffled }}u] = sum{{ r }};
 {%- endfor %}
   }
   workgroupBarrier();
 
   // One thread finishes one quad of results.
-  for (var q = t; q < TILE / {{ d.rows_per_quad }}u; q += {{ c.wg }}u) {
+  for (var q = t; q < TILE / {{ d.rows_per_quad }}u; q += WG) {
     let quad = tile / {{ d.rows_per_quad }}u + q;
     if (quad < {{ d.out_quads }}u) {
 {%- if s.epilogue == "geglu" %}
@@ -130,11 +234,9 @@ fn total(row: u32, scale_quad: u32) -> vec4<f32> {
   }
 {%- if int %}
   return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * (grids[0] * scales[scale_quad]);
-{%- elif s.scale == "row" %}
-  return v * (scales[scale_quad] * {{ 1.0 / d.factor }});
-{%- elif s.scale == "group" %}
-  return v * {{ 1.0 / d.factor }};
-{%- else %}
+{%- elif s.scale == "none" %}
   return v;
+{%- else %}
+  return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scales[scale_quad] * {% endif %}{{ 1.0 / d.factor }});
 {%- endif %}
 }

@@ -37,14 +37,27 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if s.residual %}
 {%- for i in range(end=d.per_thread) %}
   var y{{ i }} = vec4<f32>();
-  if (in{{ i }}) { y{{ i }} = y_at(base + q{{ i }}); }
+  var post{{ i }} = vec4<f32>();
+  if (in{{ i }}) {
+    y{{ i }} = y_at(base + q{{ i }});
+    post{{ i }} = post[q{{ i }}];
+  }
   squares += dot(y{{ i }}, y{{ i }});
 {%- endfor %}
+{%- endif %}
+{#- All loads come before the first sum: behind its barriers each would be waited for again. #}
+{%- if s.norm %}
+{%- for i in range(end=d.per_thread) %}
+  var pre{{ i }} = vec4<f32>();
+  if (in{{ i }}) { pre{{ i }} = pre[q{{ i }}]; }
+{%- endfor %}
+{%- endif %}
+{%- if s.residual %}
   let ry = 1.0 / sqrt(workgroup_sum(t, squares) / WIDTH + {{ s.eps }});
   squares = 0.0;
 {%- for i in range(end=d.per_thread) %}
   if (in{{ i }}) {
-    x{{ i }} += y{{ i }} * ry * post[q{{ i }}];
+    x{{ i }} += y{{ i }} * ry * post{{ i }};
 {%- if s.scaled %}
     x{{ i }} *= scalar[0];
 {%- endif %}
@@ -58,7 +71,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
   let rx = 1.0 / sqrt(workgroup_sum(t, squares) / WIDTH + {{ s.eps }});
 {%- for i in range(end=d.per_thread) %}
-  if (in{{ i }}) { x{{ i }} = x{{ i }} * rx * pre[q{{ i }}]; }
+  x{{ i }} = x{{ i }} * rx * pre{{ i }};
 {%- endfor %}
 {%- endif %}
 {%- if d.has_out == 1 %}

@@ -72,9 +72,17 @@ impl Config {
     }
 }
 
+/// Groups of threads that share out the values of a tile: more than one where the workgroup has
+/// threads for several keys' heads at once.
+fn groups(s: &Shape, c: &Config) -> u32 {
+    let quads = s.dim / 4;
+    if quads.is_power_of_two() && c.wg() > quads { c.wg() / quads } else { 1 }
+}
+
 fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
     let parts = c.lanes / c.shuffled();
-    u64::from(c.rows) * u64::from(s.dim * 4 + c.keys * parts * 4 + c.keys * 4 + 12)
+    u64::from(c.rows)
+        * (u64::from(s.dim) * 4 + u64::from(c.keys) * u64::from(parts + 1) * 4 + 8 + u64::from(groups(s, c)) * 4)
 }
 
 impl Kernel for Attention {
@@ -98,7 +106,7 @@ impl Kernel for Attention {
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
         let mut all = Vec::new();
-        let splits: &[u32] = if s.decode { &[1, 4, 8, 16, 32] } else { &[1] };
+        let splits: &[u32] = if s.decode { &[1, 4, 8, 16, 32, 64] } else { &[1] };
         for rows in [1, 2, 4, 8] {
             for keys in [8, 16, 32, 64] {
                 for lanes in [1, 4, 8, 16] {
@@ -152,7 +160,16 @@ impl Kernel for Attention {
             c.lanes,
             s.dim / 4
         );
-        require!(c.rows >= 1 && c.rows <= c.wg(), "{} rows need as many threads", c.rows);
+        require!(
+            c.keys.is_power_of_two(),
+            "a tile of {} keys is not a power of two, which the groups need",
+            c.keys
+        );
+        require!(
+            c.rows >= 1 && 2 * c.rows <= c.wg(),
+            "{} rows need at least two threads each",
+            c.rows
+        );
         let own = (s.dim / 4).div_ceil(c.wg());
         require!(
             c.rows * own <= 16,
@@ -176,6 +193,9 @@ impl Kernel for Attention {
             ("dim4", s.dim / 4),
             ("group", s.heads / s.kv_heads),
             ("own", (s.dim / 4).div_ceil(c.wg())),
+            ("groups", groups(s, c)),
+            // Rows of values on their way at once.
+            ("at_once", (c.keys / groups(s, c)).min(4)),
             ("q_quads", stride(s.heads * s.dim) / 4),
             ("out_quads", stride(s.heads * s.dim) / 4),
         ]

@@ -2,11 +2,14 @@
 //!
 //! Decode reads every weight once, so this is the kernel that decides its speed. A group of
 //! `lanes` threads walks `rows` rows together, 16 bytes a thread at a time; neighbouring threads
-//! read neighbouring bytes. Integer activations make the sum exact and independent of order.
+//! read neighbouring bytes, and `unroll` such pieces of each row are on their way before the
+//! arithmetic. Integer activations make the sum exact and independent of order. Float activations
+//! can be split into int8 digits first, so that integer weights meet integer dot products there
+//! too.
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, shuffle_choices};
+use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
     Caps, Reason,
     io::{self, Io},
@@ -83,6 +86,15 @@ pub struct Config {
     /// Rows a group of lanes computes at once: each needs an accumulator and 16 bytes of weights
     /// in registers, so at most 8.
     pub rows: u32,
+    /// Pieces of 16 bytes of each row a lane loads before it computes with any; `rows * unroll` of
+    /// them stay in registers, so at most 16.
+    pub unroll: u32,
+    /// A workgroup reads `x` once into its memory instead of each group of lanes from the cache.
+    pub shared: bool,
+    /// int8 digits that a float activation is split into (2: 15 bits, 3: 23 bits of the vector's
+    /// largest magnitude), so that products with integer weights are integer dot products; 1:
+    /// products are float. Only for float activations on integer weights; needs `shared`.
+    pub digits: u32,
     /// Lanes combined by shuffles; 1 uses no subgroups.
     pub sg: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
@@ -143,6 +155,11 @@ impl Shape {
         require!(
             !self.x.is_int() || self.scale == Scale::Row,
             "integer activations need integer weights with row scales"
+        );
+        require!(
+            self.scale != Scale::Group || self.format.columns_per_vec4() <= GROUP,
+            "16 bytes of {:?} hold more than one group",
+            self.format
         );
         // |x| <= 128, |field| <= 128 in place: the sum stays below 2^31 up to 2^17 columns.
         require!(
@@ -273,8 +290,35 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + tail
 }
 
+/// Whether float activations could be split into digits.
+fn splittable(s: &Shape) -> bool {
+    s.format.is_int() && !s.x.is_int()
+}
+
 fn tile(c: &Config) -> u32 {
     c.wg / c.lanes * c.rows
+}
+
+/// Blocks of `unroll` pieces in which every lane has work.
+fn blocks(s: &Shape, c: &Config) -> u32 {
+    chunks(s) / c.lanes / c.unroll
+}
+
+/// Pieces of 16 bytes in a row.
+fn chunks(s: &Shape) -> u32 {
+    stride(s.columns) / s.format.columns_per_vec4()
+}
+
+/// Bytes of workgroup memory: partial sums, and `x` where it is kept there.
+fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
+    let sums = u64::from(tile(c) * (c.lanes / shuffled(c))) * 4;
+    let columns = u64::from(stride(s.columns));
+    sums + match (c.shared, s.x.is_int(), c.digits) {
+        (false, ..) => 0,
+        (true, true, _) => columns,
+        (true, false, 1) => columns * 4,
+        (true, false, digits) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
+    }
 }
 
 /// Lanes of a row that shuffles combine.
@@ -293,19 +337,34 @@ impl Kernel for Gemv {
     }
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        // Without f16 vectors there is nothing to read as f16.
+        let f16s = if s.x == Act::F16 || s.out == Act::F16 { f16_choices(caps) } else { vec![false] };
+        let digits: &[u32] = if splittable(s) { &[1, 2, 3] } else { &[1] };
         let mut all = Vec::new();
-        for wg in [32, 64, 128, 256] {
+        for wg in [32, 64, 128, 256, 512] {
             for lanes in [1, 4, 8, 16, 32, 64, 128] {
                 for rows in [1, 2, 4, 8] {
-                    for sg in shuffle_choices(caps) {
-                        for f16 in f16_choices(caps) {
-                            all.push(Config { wg, lanes, rows, sg, f16 });
+                    for unroll in [1, 2, 3, 4, 6] {
+                        for &digits in digits {
+                            for shared in [false, true] {
+                                for sg in shuffle_choices(caps) {
+                                    for &f16 in &f16s {
+                                        all.push(Config { wg, lanes, rows, unroll, shared, digits, sg, f16 });
+                                    }
+                                }
+                            }
                         }
                     }
                 }
             }
         }
-        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        // A block larger than the row has no work, and one that leaves a rest is mostly that rest.
+        all.retain(|c| {
+            let rounds = chunks(s) / c.lanes;
+            (c.unroll == 1 || rounds.is_multiple_of(c.unroll) && rounds > 0)
+                && (c.sg == 1 || c.lanes > 1 || c.digits > 1)
+                && Self::why_not(s, c, caps).is_none()
+        });
         all
     }
 
@@ -316,17 +375,30 @@ impl Kernel for Gemv {
         let lanes = want.min(chunks.next_power_of_two()).max(1);
         let wg = 128.max(lanes).min(caps.max_invocations);
         let rows = s.rows_per_quad().div_ceil(wg / lanes).max(if s.rows >= 1 << 13 { 4 } else { 2 });
+        // Digits are left to the tuner: where dot4I8Packed is emulated (Apple, older Adreno) they lose.
         let c = Config {
             wg,
             lanes,
             rows: rows.next_power_of_two().min(8),
+            unroll: 1,
+            shared: false,
+            digits: 1,
             sg: generic_shuffle(caps, wg),
             f16: caps.f16,
         };
         if Self::why_not(s, &c, caps).is_none() {
             return c;
         }
-        Config { wg: 64.min(caps.max_invocations), lanes: 8, rows: 1, sg: 1, f16: false }
+        Config {
+            wg: 64.min(caps.max_invocations),
+            lanes: 8,
+            rows: 1,
+            unroll: 1,
+            shared: false,
+            digits: 1,
+            sg: 1,
+            f16: false,
+        }
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
@@ -343,15 +415,32 @@ impl Kernel for Gemv {
             tile(c),
             s.rows_per_quad()
         );
-        let chunks = stride(s.columns) / s.format.columns_per_vec4();
-        require!(c.lanes <= chunks.next_power_of_two(), "{} lanes share a row of {chunks} pieces", c.lanes);
+        require!(
+            (1..=16).contains(&c.unroll) && c.rows * c.unroll <= 16,
+            "{} pieces of weights a thread would not stay in registers (at most 16)",
+            c.rows * c.unroll
+        );
+        require!(
+            (1..=3).contains(&c.digits),
+            "{} digits are not supported: 1 (float products), 2 or 3",
+            c.digits
+        );
+        require!(
+            c.digits == 1 || splittable(s) && c.shared,
+            "digits are for float activations on integer weights, kept in workgroup memory"
+        );
+        require!(
+            c.lanes <= chunks(s).next_power_of_two(),
+            "{} lanes share a row of {} pieces",
+            c.lanes,
+            chunks(s)
+        );
         let groups = s.padded_rows().div_ceil(tile(c));
         require!(
             groups.div_ceil(caps.max_groups) <= caps.max_groups,
             "{groups} workgroups exceed the device's grid"
         );
-        let parts = c.lanes / shuffled(c);
-        s.why_not(caps).or_else(|| common_why_not(c.wg, c.sg, u64::from(tile(c) * parts) * 4, caps))
+        s.why_not(caps).or_else(|| common_why_not(c.wg, c.sg, workgroup_bytes(s, c), caps))
     }
 
     fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
@@ -363,7 +452,12 @@ impl Kernel for Gemv {
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
         let mut d = s.common_derived();
         d.extend([
-            ("chunks", stride(s.columns) / s.format.columns_per_vec4()),
+            ("chunks", chunks(s)),
+            ("blocks", blocks(s, c)),
+            ("rest", u32::from(blocks(s, c) * c.unroll * c.lanes < chunks(s))),
+            ("x_quads", stride(s.columns) / 4),
+            // The largest digit is 127 in the first place.
+            ("digit_top", if c.digits == 1 { 0 } else { 127 << (8 * (c.digits - 1)) }),
             ("quads", s.format.columns_per_vec4() / 4),
             ("parts", c.lanes / shuffled(c)),
             ("shuffled", shuffled(c)),
