@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use pollster::block_on;
-use wgforge_codegen::kernels::{attention_merge, gemv};
+use wgforge_codegen::kernels::gemv;
 use wgforge_codegen::types::{Act, Format, Scale};
-use wgforge_codegen::{Target, Variant, Workload, check::Case};
+use wgforge_codegen::{
+    Target, Workload,
+    check::{Case, Inputs},
+};
 use wgforge_runtime::{
     BindGroup, Device, DeviceOptions, KernelSource, Pipeline, Recorder, Result, Slice, bytemuck,
 };
@@ -59,7 +62,7 @@ impl Bench {
         let source =
             KernelSource { label: variant.kernel(), wgsl: &rendered.wgsl, bindings: &rendered.bindings };
         let pipeline = block_on(device.pipeline(&source))?;
-        let case = Case::draw(&variant, tokens, position, 1);
+        let case = Case::draw(&variant, Inputs::Random, tokens, position, 1);
         let bytes: u64 = case.buffers.iter().map(|words| words.len() as u64 * 4).sum();
         // Software adapters have no memory of their own to be measured.
         let copies = if device.report().device_type == "cpu" { 1 } else { (ROTATED / bytes).clamp(1, 16) };
@@ -67,8 +70,7 @@ impl Bench {
         for _ in 0..copies {
             let mut slices: Vec<Slice> = Vec::new();
             for (name, words) in variant.bindings().into_iter().zip(&case.buffers) {
-                let size = words.len() as u64 * 4;
-                let size = size.max(partial_bytes(&variant, name)).next_multiple_of(16);
+                let size = (words.len() as u64 * 4).next_multiple_of(16);
                 let slice = block_on(device.buffer(name, size))?;
                 device.write(&slice, 0, bytemuck::cast_slice(words));
                 slices.push(slice);
@@ -103,17 +105,6 @@ impl Bench {
             done += n;
         }
         Ok(total)
-    }
-}
-
-/// What attention split over keys leaves to its merge; a drawn case has room for whole results.
-fn partial_bytes(variant: &Variant, name: &str) -> u64 {
-    match variant {
-        Variant::Attention { shape, config } if name == "partials" => {
-            let (heads, dim, splits, out) = (shape.heads, shape.dim, config.splits, shape.out);
-            attention_merge::Shape { heads, dim, splits, out }.partial_bytes(1)
-        }
-        _ => 0,
     }
 }
 

@@ -13,6 +13,8 @@
 pub mod build;
 mod caps;
 pub mod check;
+mod cost;
+pub mod custom;
 pub mod db;
 #[cfg(feature = "build")]
 pub mod emit;
@@ -27,6 +29,8 @@ pub mod shapes;
 pub mod types;
 
 pub use caps::{Access, Binding, Caps};
+pub use cost::{Arithmetic, Cost};
+pub use custom::Families;
 pub use db::{Database, DbError, DbErrors};
 #[cfg(feature = "render")]
 pub use error::Error;

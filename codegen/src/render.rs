@@ -1,6 +1,9 @@
 //! Templates to WGSL to a validated module.
 
-use std::sync::OnceLock;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use tera::{Context, Tera};
 
@@ -72,16 +75,40 @@ fn report(e: &tera::Error) -> String {
     text
 }
 
+/// The engine of a kernel of another crate: its template beside our parts. Kept, because a tuner
+/// renders one template hundreds of times.
+fn engine_of(name: &'static str, template: &'static str) -> Result<Arc<Tera>, Error> {
+    type Engines = HashMap<(&'static str, &'static str), Arc<Tera>>;
+    static ENGINES: OnceLock<Mutex<Engines>> = OnceLock::new();
+    let mut engines = ENGINES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(engine) = engines.get(&(name, template)) {
+        return Ok(Arc::clone(engine));
+    }
+    let mut tera = Tera::new();
+    tera.add_raw_templates(PARTS.iter().copied().chain([(name, template)]))
+        .map_err(|e| Error::Template { kernel: name.into(), report: report(&e) })?;
+    let engine = Arc::new(tera);
+    engines.insert((name, template), Arc::clone(&engine));
+    Ok(engine)
+}
+
 impl Variant {
     /// Renders the shader text for `target`, without validating it.
     ///
     /// # Errors
     /// A template error, with its caret.
     pub fn wgsl(&self, target: Target) -> Result<String, Error> {
+        match self {
+            Self::Custom(_) => self.wgsl_by(&*engine_of(self.kernel(), self.template())?, target),
+            _ => self.wgsl_by(engine(), target),
+        }
+    }
+
+    fn wgsl_by(&self, engine: &Tera, target: Target) -> Result<String, Error> {
         let fail = |e: &tera::Error| Error::Template { kernel: self.kernel().into(), report: report(e) };
         let mut context = Context::from_serialize(&self.context()).map_err(|e| fail(&e))?;
         context.insert("web", &(target == Target::Web));
-        let text = engine().render(self.kernel(), &context).map_err(|e| fail(&e))?;
+        let text = engine.render(self.kernel(), &context).map_err(|e| fail(&e))?;
         Ok(tidy(&text))
     }
 

@@ -1,6 +1,6 @@
 //! Every candidate of every kernel renders, parses, validates and translates.
 
-use wgforge_codegen::{Caps, Target, Workload, shapes};
+use wgforge_codegen::{Access, Caps, Rendered, Target, Workload, shapes};
 
 /// The classes of device the candidates are drawn for.
 fn classes() -> Vec<Caps> {
@@ -15,6 +15,12 @@ fn classes() -> Vec<Caps> {
         Caps::webgpu_baseline().with_subgroups(4),
         roomy.with_subgroups(32).with_f16(true),
     ]
+}
+
+/// The bindings a shader writes, by reflection.
+fn written(rendered: &Rendered) -> Vec<&str> {
+    let bindings = rendered.bindings.iter().filter(|b| b.access == Access::ReadWrite);
+    bindings.map(|b| b.name.as_str()).collect()
 }
 
 fn check(workloads: &[Workload]) {
@@ -35,6 +41,11 @@ fn check(workloads: &[Workload]) {
             for candidate in candidates {
                 count += 1;
                 match candidate.render(Target::Native) {
+                    Ok(r) if written(&r) != candidate.written() => failures.push(format!(
+                        "{candidate:?} writes {:?}, its file says {:?}",
+                        written(&r),
+                        candidate.written()
+                    )),
                     Ok(r) if r.workgroup_bytes <= caps.max_workgroup_bytes => {}
                     Ok(r) => failures
                         .push(format!("{candidate:?} takes {} bytes of workgroup memory", r.workgroup_bytes)),

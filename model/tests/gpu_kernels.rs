@@ -1,12 +1,12 @@
 //! Every kernel family on the device at hand against its reference, generic configuration and a
-//! sample of the candidates, on random inputs: integer paths bit for bit, floats within bounds.
+//! sample of the candidates, on random, extreme and tied inputs: integer paths bit for bit, floats within bounds.
 
 mod common;
 
 use wgforge_codegen::{
     Caps, Target, Variant, Workload,
-    check::Case,
-    kernels::{attention, gemv::Shape},
+    check::{Case, Inputs},
+    kernels::gemv::Shape,
     shapes,
 };
 use wgforge_runtime::{Device, KernelSource, Recorder};
@@ -55,44 +55,37 @@ fn variants(workload: &Workload, caps: &Caps, sample: usize) -> Vec<Variant> {
     picked
 }
 
-/// A split attention is checked through its merge: the reference computes the joined result.
-fn is_split(variant: &Variant) -> bool {
-    matches!(variant, Variant::Attention { config, .. } if config.splits > 1)
-}
-
-fn check(workloads: &[Workload], sample: usize) {
+/// Checks the generic variant of each workload with all kinds of inputs, and a sample of its
+/// candidates with one kind each.
+fn check(workloads: &[Workload], sample: usize, positions: &[u32]) {
     let Some(device) = common::device() else { return };
     let mut failures = Vec::new();
     let mut count = 0;
     for (i, workload) in workloads.iter().enumerate() {
-        for variant in variants(workload, device.caps(), sample) {
-            // Slices of argmax are a matter of configuration; the two dispatches are checked together below.
-            if is_split(&variant) || matches!(workload, Workload::Argmax(s) if !s.last) {
-                continue;
+        let variants = variants(workload, device.caps(), sample);
+        let last = variants.len() - 1;
+        for (v, variant) in variants.iter().enumerate() {
+            let kinds = if v == last { &Inputs::ALL[..] } else { &[Inputs::ALL[(i + v) % 3]] };
+            for inputs in kinds {
+                let position = positions[i % positions.len()];
+                let case = Case::draw(variant, *inputs, 5, position, i as u64 + 1);
+                let got = run(&device, variant, &case);
+                if let Err(e) = case.compare(variant, &case.expected(variant), &got) {
+                    let (shape, config) = (workload.shape_json(), variant.config_json());
+                    failures.push(format!("{} {shape} {config} {inputs:?}: {e}", variant.kernel()));
+                }
+                count += 1;
             }
-            let position = if i % 2 == 0 { 0 } else { 21 };
-            let case = Case::draw(&variant, 5, position, i as u64 + 1);
-            let expected = case.expected(&variant);
-            let got = run(&device, &variant, &case);
-            if let Err(e) = case.compare(&variant, &expected, &got) {
-                failures.push(format!(
-                    "{} {} {}: {e}",
-                    variant.kernel(),
-                    workload.shape_json(),
-                    variant.config_json()
-                ));
-            }
-            count += 1;
         }
     }
-    println!("{count} variants on {}", device.report().name);
+    println!("{count} cases on {}", device.report().name);
     assert!(count > 0, "nothing was checked");
     assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn odd_shapes_agree_with_the_reference() {
-    check(&shapes::odd(), 2);
+    check(&shapes::odd(), 2, &[0, 21]);
 }
 
 /// A few of the real shapes, which have many workgroups and long rows.
@@ -113,82 +106,15 @@ fn e2b_shapes_agree_with_the_reference() {
         })
         .step_by(5)
         .collect();
-    check(&few, 1);
+    check(&few, 1, &[0, 21]);
 }
 
-/// Split attention joined by its merge equals unsplit attention's reference.
+/// One token with its keys split or not, where some splits are empty and where all have keys.
 #[test]
-fn split_attention_and_its_merge_agree_with_the_reference() {
-    let Some(device) = common::device() else { return };
-    for workload in shapes::odd() {
-        let Workload::Attention(shape) = &workload else { continue };
-        if !shape.decode {
-            continue;
-        }
-        for position in [0, 5, 300] {
-            let split: Vec<Variant> =
-                workload.candidates(device.caps()).into_iter().filter(is_split).collect();
-            let step = split.len().div_ceil(4).max(1);
-            for variant in split.into_iter().step_by(step) {
-                let Variant::Attention { config, .. } = &variant else { continue };
-                let splits = config.splits;
-                let whole = Variant::Attention {
-                    shape: shape.clone(),
-                    config: attention::Config { splits: 1, ..config.clone() },
-                };
-                let case = Case::draw(&whole, 1, position, 7);
-                let expected = case.expected(&whole);
-                // The same inputs, with room for the partial sums in place of the output.
-                let merge = Workload::AttentionMerge(wgforge_codegen::kernels::attention_merge::Shape {
-                    heads: shape.heads,
-                    dim: shape.dim,
-                    splits,
-                    out: shape.out,
-                })
-                .generic(device.caps());
-                let Variant::AttentionMerge { shape: m, .. } = &merge else { unreachable!() };
-                let mut first = case.clone();
-                first.buffers.truncate(4);
-                first.buffers.push(vec![0; usize::try_from(m.partial_bytes(1) / 4).expect("small")]);
-                let partials = run(&device, &variant, &first).pop().expect("partials");
-                let mut second = Case { buffers: vec![partials], ..case.clone() };
-                second.buffers.extend(case.buffers[4..].iter().cloned());
-                let got = run(&device, &merge, &second);
-                let out = whole.bindings().len() - 1;
-                let mut all = case.buffers.clone();
-                all[out] = got.last().expect("out").clone();
-                if let Err(e) = case.compare(&whole, &expected, &all) {
-                    panic!("{} at {position}: {e}", variant.config_json());
-                }
-            }
-        }
-    }
-}
-
-/// Two dispatches of argmax choose what the reference chooses, and the token is handed on.
-#[test]
-fn argmax_in_two_dispatches_chooses_the_first_of_the_largest() {
-    use wgforge_codegen::kernels::argmax;
-    let Some(device) = common::device() else { return };
-    for n in [1u32, 5, 1003, 5000] {
-        let workload = Workload::Argmax(argmax::Shape { n, last: false, ring: 0 });
-        for first in variants(&workload, device.caps(), 4) {
-            let Variant::Argmax { shape, config } = &first else { unreachable!() };
-            let slices = shape.slices(config);
-            let case = Case::draw(&first, 1, 0, u64::from(n));
-            let logits: Vec<f32> = case.buffers[0].iter().map(|w| f32::from_bits(*w)).collect();
-            let best =
-                (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("some");
-            let stage = run(&device, &first, &case);
-            let last =
-                Workload::Argmax(argmax::Shape { n: slices, last: true, ring: 64 }).generic(device.caps());
-            let mut second = Case::draw(&last, 1, 9, 1);
-            second.buffers[1] = stage[1].clone();
-            second.buffers[2] = stage[2].clone();
-            let got = run(&device, &last, &second);
-            assert_eq!(got[3][0] as usize, best, "the chosen token of {n}");
-            assert_eq!(got[4][9], got[3][0], "the ring holds it at the position");
-            assert_eq!(got[0][..2], [9 + second.buffers[0][1], 1], "the position advanced");
-        }
+fn decode_attention_agrees_with_the_reference_at_all_depths() {
+    let decode: Vec<Workload> =
+        shapes::odd().into_iter().filter(|w| matches!(w, Workload::Attention(s) if s.decode)).collect();
+    for position in [0, 5, 300] {
+        check(&decode, 6, &[position]);
     }
 }

@@ -32,18 +32,11 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// What a workload serialises to.
-#[derive(serde::Deserialize)]
-struct Named {
-    shape: Fields,
-}
-
 /// The marker type of a workload: `Gemv2560x1536I4RowI8F16Grids…`. Zeros, absent fields and
 /// fractions are left out, so two workloads may share a name; [`super`] then tells them apart.
 pub(super) fn marker(workload: &Workload) -> String {
     let mut name = camel(workload.kernel());
-    let text = serde_json::to_string(workload).unwrap_or_default();
-    let fields = serde_json::from_str::<Named>(&text).map(|n| n.shape.0).unwrap_or_default();
+    let fields = serde_json::from_str::<Fields>(&workload.shape_in_order()).map(|f| f.0).unwrap_or_default();
     let mut after_number = false;
     for (key, value) in fields {
         let (word, number) = match value {

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, generic_shuffle, shuffle_choices};
 use crate::{
-    Caps, Reason,
-    io::{self, Io},
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Tolerance},
+    io::Io,
     kernel::{Kernel, require},
+    types::{Act, round_up},
 };
 
 /// The family.
@@ -92,23 +94,62 @@ impl Kernel for Argmax {
         Vec::new()
     }
 
-    /// The first dispatch's slices are a matter of configuration: the reference writes the best
-    /// of all as the only slice, so the last one must be told `n == 1`.
-    fn reference(s: &Shape, io: &mut Io<'_>) {
-        let values = if s.last { io.words("values") } else { io.words("logits") };
-        let best = (0..s.n as usize)
-            .map(|i| (f32::from_bits(values[i]), if s.last { io.words("indices")[i] } else { io::word(i) }))
-            .fold((f32::MIN, u32::MAX), |a, b| if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a });
+    fn reference(s: &Shape, c: &Config, io: &mut Io<'_>) {
+        let best = |io: &Io<'_>, name: &str, from: u32, to: u32| {
+            let value = |i: u32| f32::from_bits(io.words(name)[i as usize]);
+            let id = |i: u32| if s.last { io.words("indices")[i as usize] } else { i };
+            (from..to)
+                .map(|i| (value(i), id(i)))
+                .fold((-3.4e38, u32::MAX), |a, b| if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a })
+        };
         if s.last {
-            emit_token(io, best.1, s.ring);
-        } else {
-            io.words_mut("values")[0] = best.0.to_bits();
-            io.words_mut("indices")[0] = best.1;
+            let (_, token) = best(io, "values", 0, s.n);
+            return emit_token(io, token, s.ring);
+        }
+        for slice in 0..s.slices(c) {
+            let from = slice * c.slice;
+            let (value, id) = best(io, "logits", from, (from + c.slice).min(s.n));
+            io.words_mut("values")[slice as usize] = value.to_bits();
+            io.words_mut("indices")[slice as usize] = id;
         }
     }
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, false)
+    }
+
+    fn one_token(_: &Shape) -> bool {
+        true
+    }
+
+    fn written(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.last { vec!["run", "ids", "chosen"] } else { vec!["values", "indices"] }
+    }
+
+    fn draw(s: &Shape, c: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "run" => d.run(),
+            "logits" => d.equals(s.n),
+            "values" if s.last => d.equals(s.n),
+            "indices" if s.last => (0..s.n).map(|i| 3 * i + 1).collect(),
+            "ids" => vec![0; 4],
+            "chosen" => vec![0; s.ring as usize],
+            _ => Draw::poison(u64::from(round_up(s.slices(c), 4)) * 4),
+        }
+    }
+
+    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        (Act::F32, Tolerance::Exact)
+    }
+
+    fn cost(s: &Shape, c: &Config, _: u32, _: u32) -> Cost {
+        let n = u64::from(s.n);
+        Cost {
+            read_bytes: n * if s.last { 8 } else { 4 },
+            written_bytes: if s.last { 24 } else { 8 * u64::from(s.slices(c)) },
+            ops: n,
+            kind: Arithmetic::F32,
+        }
     }
 }
 

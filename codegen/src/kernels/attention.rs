@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, f16_choices, row_why_not, shuffle_choices};
 use crate::{
-    Caps, Reason,
-    io::{Io, load},
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Inputs, Tolerance},
+    io::{self, Io, load},
     kernel::{Kernel, require},
     types::{Act, stride},
 };
@@ -60,6 +61,14 @@ pub struct Config {
     pub sg: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
     pub f16: bool,
+}
+
+impl Shape {
+    /// Bytes of `partials` for `tokens` tokens: `[token][head][split]` of `dim + 4` f32, the
+    /// unnormalised sum, then (maximum, sum of weights, 0, 0).
+    pub fn partial_bytes(&self, splits: u32, tokens: u32) -> u64 {
+        u64::from(tokens * self.heads * splits) * u64::from(self.dim + 4) * 4
+    }
 }
 
 impl Config {
@@ -201,41 +210,124 @@ impl Kernel for Attention {
         ]
     }
 
-    /// Computes the unsplit result: bindings as with `splits == 1`.
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    /// With splits, each key range's unnormalised sum, maximum and sum of weights; otherwise the
+    /// finished rows.
+    fn reference(s: &Shape, c: &Config, io: &mut Io<'_>) {
         let (d, row) = (s.dim as usize, stride(s.heads * s.dim) as usize);
         let (heads, kv_heads) = (s.heads as usize, s.kv_heads as usize);
-        let grid = if s.out.is_int() { io.f32("grids", 0) } else { 1.0 };
+        let splits = c.splits.max(1) as usize;
+        let grid = if s.out.is_int() && splits == 1 { io.f32("grids", 0) } else { 1.0 };
         for t in 0..io.tokens {
-            let here = io.position() + t;
-            let first = if s.window > 0 { (here + 1).saturating_sub(s.window as usize) } else { 0 };
+            let end = io.position() + t + 1;
+            let first = if s.window > 0 { end.saturating_sub(s.window as usize) } else { 0 };
+            let span = (end - first).div_ceil(splits);
             for head in 0..heads {
                 let q = io.row("q", s.q, t * row + head * d, d, 1.0);
                 let at = |p: usize| {
                     let slot = if s.ring > 0 { p % s.ring as usize } else { p };
                     (slot * kv_heads + head / (heads / kv_heads)) * d
                 };
-                let (keys, values) = (io.words("k"), io.words("v"));
-                let scores: Vec<f32> = (first..=here)
-                    .map(|p| (0..d).map(|i| q[i] * load(keys, s.kv, at(p) + i, 1.0)).sum())
-                    .collect();
-                let top = scores.iter().copied().fold(f32::MIN, f32::max);
-                let mut sum = 0.0;
-                let mut out = vec![0.0f32; d];
-                for (p, score) in (first..=here).zip(&scores) {
-                    let w = (score - top).exp();
-                    sum += w;
-                    for (i, o) in out.iter_mut().enumerate() {
-                        *o += w * load(values, s.kv, at(p) + i, 1.0);
+                for split in 0..splits {
+                    let from = first + split * span;
+                    let range = from..(from + span).min(end);
+                    let (keys, values) = (io.words("k"), io.words("v"));
+                    let scores: Vec<f32> = range
+                        .clone()
+                        .map(|p| (0..d).map(|i| q[i] * load(keys, s.kv, at(p) + i, 1.0)).sum())
+                        .collect();
+                    let top = scores.iter().copied().fold(-3.0e38, f32::max);
+                    let mut sum = 0.0;
+                    let mut out = vec![0.0f32; d];
+                    for (p, score) in range.zip(&scores) {
+                        let w = (score - top).exp();
+                        sum += w;
+                        for (i, o) in out.iter_mut().enumerate() {
+                            *o += w * load(values, s.kv, at(p) + i, 1.0);
+                        }
+                    }
+                    if splits > 1 {
+                        out.extend([top, sum, 0.0, 0.0]);
+                        let place = ((t * heads + head) * splits + split) * (d + 4);
+                        io.store("partials", Act::F32, place, &out, 1.0);
+                    } else {
+                        out.iter_mut().for_each(|o| *o /= sum);
+                        io.store("out", s.out, t * row + head * d, &out, grid);
                     }
                 }
-                out.iter_mut().for_each(|o| *o /= sum);
-                io.store("out", s.out, t * row + head * d, &out, grid);
             }
         }
     }
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
+    }
+
+    fn one_token(s: &Shape) -> bool {
+        s.decode
+    }
+
+    fn written(_: &Shape, c: &Config) -> Vec<&'static str> {
+        vec![if c.splits > 1 { "partials" } else { "out" }]
+    }
+
+    fn draw(s: &Shape, c: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        let ties = d.inputs == Inputs::Ties;
+        match name {
+            "run" => d.run(),
+            // Extreme scores lie hundreds apart, and yet their sums are exact to a small fraction
+            // of one, which is what the weights' relative error follows. Ties: scores are
+            // multiples of 32, so the largest alone has weight and the result is one of the values.
+            "q" => d.rows(
+                d.tokens,
+                s.heads * s.dim,
+                s.q,
+                match d.inputs {
+                    Inputs::Random => 1.0,
+                    Inputs::Extreme => 1.0 / 32.0,
+                    Inputs::Ties => 32.0,
+                },
+            ),
+            "k" | "v" => {
+                let n = d.cache_elements(s.ring, s.kv_heads * s.dim);
+                let mut words = vec![0; if s.kv == Act::F16 { n / 2 } else { n }];
+                let scale = if ties && name == "v" { 1.0 / 128.0 } else { 1.0 };
+                for i in 0..n {
+                    let v = d.float(scale);
+                    io::store(&mut words, s.kv, i, v, 1.0);
+                }
+                words
+            }
+            "grids" => d.grid(0.02),
+            "partials" => Draw::poison(s.partial_bytes(c.splits, d.tokens)),
+            _ => Draw::poison(u64::from(d.tokens) * s.out.row_bytes(s.heads * s.dim)),
+        }
+    }
+
+    fn output(s: &Shape, c: &Config, _: &str) -> (Act, Tolerance) {
+        Tolerance::float(if c.splits > 1 { Act::F32 } else { s.out }, 5e-5)
+    }
+
+    fn cost(s: &Shape, c: &Config, tokens: u32, position: u32) -> Cost {
+        let row = s.heads * s.dim;
+        let keys = |t: u32| {
+            let seen = u64::from(position) + u64::from(t) + 1;
+            if s.window > 0 { seen.min(s.window.into()) } else { seen }
+        };
+        // Every key and value from the first token's window on, once.
+        let read = u64::from(tokens.saturating_sub(1)) + keys(0);
+        let scored: u64 = (0..tokens).map(keys).sum();
+        let cache = u64::from(s.kv_heads * s.dim) * if s.kv == Act::F16 { 2 } else { 4 };
+        let out = if c.splits > 1 {
+            s.partial_bytes(c.splits, tokens)
+        } else {
+            u64::from(tokens) * s.out.row_bytes(row)
+        };
+        Cost {
+            read_bytes: u64::from(tokens) * s.q.row_bytes(row) + 2 * read * cache,
+            written_bytes: out,
+            // Scores, and the sum of values.
+            ops: 4 * scored * u64::from(row),
+            kind: Arithmetic::F32,
+        }
     }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, f16_choices, generic_shuffle, row_why_not, shuffle_choices};
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Inputs, Tolerance},
     io::Io,
     kernel::{Kernel, require},
     types::{Act, stride},
@@ -91,7 +92,7 @@ impl Kernel for AttentionMerge {
         vec![("dim4", s.dim / 4), ("out_quads", stride(s.heads * s.dim) / 4)]
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (d, splits) = (s.dim as usize, s.splits as usize);
         let grid = if s.out.is_int() { io.f32("grids", 0) } else { 1.0 };
         for t in 0..io.tokens {
@@ -119,5 +120,45 @@ impl Kernel for AttentionMerge {
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["out"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        let dim = s.dim as usize;
+        match name {
+            "partials" => {
+                let ties = d.inputs == Inputs::Ties;
+                let sums = if ties { 1.0 / 64.0 } else { 2.0 };
+                let mut words = d.floats(s.partial_bytes(d.tokens) / 4, sums);
+                for (i, r) in words.chunks_exact_mut(dim + 4).enumerate() {
+                    // Every third range is empty. Maxima of ties are far apart, so that one range
+                    // alone has weight and nothing is rounded before the grid.
+                    let empty = i % 3 == 2;
+                    let top = if ties { 32.0 * (i % 31) as f32 } else { 2.0 * d.float(1.0) };
+                    let mass = if ties { 2.0 } else { 1.5 + d.rng.unit() };
+                    r[dim] = if empty { -3.0e38f32 } else { top }.to_bits();
+                    r[dim + 1] = if empty { 0.0f32 } else { mass }.to_bits();
+                }
+                words
+            }
+            "grids" => d.grid(if d.inputs == Inputs::Ties { 1.0 / 64.0 } else { 0.05 }),
+            _ => Draw::poison(u64::from(d.tokens) * s.out.row_bytes(s.heads * s.dim)),
+        }
+    }
+
+    fn output(s: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        Tolerance::float(s.out, 2e-5)
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        Cost {
+            read_bytes: s.partial_bytes(tokens),
+            written_bytes: u64::from(tokens) * s.out.row_bytes(s.heads * s.dim),
+            ops: 2 * u64::from(tokens * s.heads * s.splits) * u64::from(s.dim),
+            kind: Arithmetic::F32,
+        }
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, f16_choices};
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Tolerance},
     io::{self, Io, weight_row},
     kernel::{Kernel, require},
     types::{Act, Format, GROUP, Scale, stride},
@@ -121,7 +122,7 @@ impl Kernel for Gather {
         ]
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (n, row) = (s.columns as usize, stride(s.columns) as usize);
         for t in 0..io.tokens {
             let id = if s.by_slot { t } else { (io.words("ids")[t] as usize).wrapping_sub(s.first as usize) };
@@ -139,5 +140,34 @@ impl Kernel for Gather {
 
     fn features(c: &Config) -> (bool, bool) {
         (false, c.f16)
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["out"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "ids" => (0..d.tokens).map(|_| s.first + d.rng.below(s.rows)).collect(),
+            "table" => d.matrix(s.rows, |_| true, s.columns, s.format),
+            "scales" => d.scales(s.rows, s.columns, s.scale),
+            // Not poison: the parts of a split table leave each other's rows alone.
+            _ => vec![0; (u64::from(d.tokens) * Act::F32.row_bytes(s.columns) / 4) as usize],
+        }
+    }
+
+    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        Tolerance::float(Act::F32, 2e-5)
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        let t = u64::from(tokens);
+        let ids = if s.by_slot { 0 } else { 4 };
+        Cost {
+            read_bytes: t * (s.format.row_bytes(s.columns) + s.scale.row_bytes(s.columns) + ids),
+            written_bytes: t * Act::F32.row_bytes(s.columns),
+            ops: t * u64::from(s.columns),
+            kind: Arithmetic::F32,
+        }
     }
 }

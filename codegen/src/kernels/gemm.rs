@@ -12,7 +12,8 @@ use super::{
     gemv::{Epilogue, Shape},
 };
 use crate::{
-    Caps, Reason,
+    Caps, Cost, Reason,
+    check::{Draw, Tolerance},
     io::Io,
     kernel::{Kernel, require},
     types::{Act, Format, stride},
@@ -130,11 +131,28 @@ impl Kernel for Gemm {
         d
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         s.reference(io);
     }
 
     fn features(c: &Config) -> (bool, bool) {
         (false, c.f16 || c.f16_tile)
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["out"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        s.draw(name, d)
+    }
+
+    fn output(s: &Shape, c: &Config, _: &str) -> (Act, Tolerance) {
+        // Tiles in f16 round each operand to 11 bits.
+        if c.f16_tile { Tolerance::float(s.out, 3e-3) } else { s.output() }
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        s.cost(tokens)
     }
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Inputs, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, Format, GROUP, Scale, round_up, stride},
@@ -468,7 +469,7 @@ impl Kernel for Gemv {
         d
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         io.tokens = 1;
         s.reference(io);
     }
@@ -476,9 +477,95 @@ impl Kernel for Gemv {
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
     }
+
+    fn one_token(_: &Shape) -> bool {
+        true
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["out"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        s.draw(name, d)
+    }
+
+    fn output(s: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        s.output()
+    }
+
+    fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
+        s.cost(1)
+    }
 }
 
 /// Workgroups along x: every device allows 65535, so more fold into rows of 32768.
 fn grid_x(groups: u32) -> u32 {
     if groups <= 65_535 { groups } else { 32_768 }
+}
+
+/// What checks and rooflines need to know, the same for any number of tokens.
+impl Shape {
+    pub(crate) fn draw(&self, name: &str, d: &mut Draw) -> Vec<u32> {
+        let pairs = self.epilogue == Epilogue::Geglu;
+        // Sums of floats must stay within f16, and GeGLU multiplies two of them.
+        let scale = if d.inputs == Inputs::Random { 1.0 } else { 1.0 / 16.0 };
+        match name {
+            "run" => d.run(),
+            "w" => {
+                let real = |r| if pairs { r / 8 * 4 + r % 4 < self.rows } else { r < self.rows };
+                d.matrix(self.padded_rows(), real, self.columns, self.format)
+            }
+            "scales" => d.scales(self.padded_rows(), self.columns, self.scale),
+            "x" => d.rows(d.tokens, self.columns, self.x, scale),
+            "aux" => d.rows(d.tokens, self.total, Act::F32, 1.0),
+            "grids" => self.draw_grids(d.inputs).iter().map(|v| v.to_bits()).collect(),
+            _ => Draw::poison(u64::from(d.tokens) * self.out.row_bytes(self.total)),
+        }
+    }
+
+    /// `[input, output of segment 0, 1, 2, next input, 0, 0, 0]`.
+    fn draw_grids(&self, inputs: Inputs) -> [f32; 8] {
+        let wide = self.format == Format::I8;
+        if inputs == Inputs::Ties && self.x.is_int() {
+            // Sums of products of -1, 0, 1 with fields, times the scale 1/64 or 1/32 and the input
+            // grid 512: multiples of 8, where gelu is the identity or zero to the last bit. On a
+            // grid of 16 or more every other sum at least lies halfway between two codes.
+            let field = if self.format == Format::I2 { 1.1 } else { 4.6 };
+            let sum = 8.0 * 0.8 * field * (self.columns as f32).sqrt();
+            let grid = (sum / 8.0).log2().round().exp2().max(16.0);
+            let out = if self.epilogue == Epilogue::Geglu { 4.0 * grid * grid } else { 2.0 * grid };
+            return [512.0, grid, 2.0 * grid, grid, out, 0.0, 0.0, 0.0];
+        }
+        // Sums of `columns` products spread over the grid, with some saturation.
+        let spread = 0.02 * 70.0 * 4.0 * (self.columns as f32).sqrt() * if wide { 16.0 } else { 1.0 };
+        let input = if self.x.is_int() { 0.03 } else { 0.0 };
+        let out = spread * if self.x.is_int() { 0.03 } else { 0.2 } / 60.0;
+        let out = if inputs == Inputs::Extreme { out / 8.0 } else { out };
+        [input, out, out * 1.1, out * 0.9, out * 2.0, 0.0, 0.0, 0.0]
+    }
+
+    pub(crate) fn output(&self) -> (Act, Tolerance) {
+        let transcendental = matches!(self.epilogue, Epilogue::Geglu | Epilogue::Ple | Epilogue::Softcap);
+        match (self.x, self.out, transcendental) {
+            (Act::I8, Act::I8 | Act::F32, false) => (self.out, Tolerance::Exact),
+            (Act::I8, out, _) => Tolerance::float(out, 2e-5),
+            // A float sum on an output grid may fall on either side of an edge.
+            (_, out, _) if self.grids => Tolerance::float(out, 0.05),
+            (_, out, _) => Tolerance::float(out, 5e-5),
+        }
+    }
+
+    pub(crate) fn cost(&self, tokens: u32) -> Cost {
+        let t = u64::from(tokens);
+        // This matrix's part of the whole row.
+        let row = |act: Act| act.row_bytes(self.rows);
+        let aux = if self.has_aux() { row(Act::F32) } else { 0 };
+        Cost {
+            read_bytes: self.weight_bytes() + t * (self.x.row_bytes(self.columns) + aux),
+            written_bytes: t * row(self.out),
+            ops: 2 * t * u64::from(self.padded_rows()) * u64::from(self.columns),
+            kind: if self.x.is_int() { Arithmetic::Int8 } else { Arithmetic::F32 },
+        }
+    }
 }

@@ -15,22 +15,22 @@ pub mod topk;
 use crate::{Caps, Reason, kernel::require};
 
 /// Lanes to combine by shuffles: none, or the smallest subgroup the device may choose.
-pub(crate) fn shuffle_choices(caps: &Caps) -> Vec<u32> {
+pub fn shuffle_choices(caps: &Caps) -> Vec<u32> {
     if caps.subgroups && caps.subgroup_min > 1 { vec![1, caps.subgroup_min] } else { vec![1] }
 }
 
 /// The best of [`shuffle_choices`] that divides a workgroup of `wg`.
-pub(crate) fn generic_shuffle(caps: &Caps, wg: u32) -> u32 {
+pub fn generic_shuffle(caps: &Caps, wg: u32) -> u32 {
     shuffle_choices(caps).into_iter().filter(|sg| wg.is_multiple_of(*sg)).max().unwrap_or(1)
 }
 
 /// With and, where the device has it, with WGSL's `f16`.
-pub(crate) fn f16_choices(caps: &Caps) -> Vec<bool> {
+pub fn f16_choices(caps: &Caps) -> Vec<bool> {
     if caps.f16 { vec![false, true] } else { vec![false] }
 }
 
 /// Bounds every kernel shares: the workgroup's size and its memory, and the shuffle width.
-pub(crate) fn common_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps) -> Option<Reason> {
+pub fn common_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps) -> Option<Reason> {
     require!(wg.is_power_of_two(), "a workgroup of {wg} is not a power of two, which the reductions need");
     require!(wg <= caps.max_invocations, "a workgroup of {wg} is over the device's {}", caps.max_invocations);
     require!(
@@ -61,6 +61,6 @@ pub(crate) fn row_why_not(count: u64, dim: u32) -> Option<Reason> {
 }
 
 /// Bytes of the partial sums of `parts/reduce.wgsl`.
-pub(crate) fn reduce_bytes(wg: u32, sg: u32) -> u64 {
+pub fn reduce_bytes(wg: u32, sg: u32) -> u64 {
     u64::from(wg / sg) * 4
 }

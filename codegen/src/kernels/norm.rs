@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Inputs, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
@@ -122,7 +123,7 @@ impl Kernel for Norm {
         ]
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (n, row) = (s.width as usize, stride(s.width) as usize);
         let tokens = io.tokens;
         let eps = io::narrow(s.eps);
@@ -160,6 +161,53 @@ impl Kernel for Norm {
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
+    }
+
+    fn written(s: &Shape, _: &Config) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        if s.residual {
+            names.push("sum");
+        }
+        if s.out.is_some() {
+            names.push("out");
+        }
+        names
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        // A root is exact nowhere, so ties need a sum that takes nothing from `y`.
+        let silent = d.inputs == Inputs::Ties && !s.norm;
+        match name {
+            "x" => d.rows(d.tokens, s.width, Act::F32, 1.0),
+            "y" if silent => vec![0; (u64::from(d.tokens) * s.y.row_bytes(s.width) / 4) as usize],
+            "y" => d.rows(d.tokens, s.width, s.y, 1.0),
+            "post" | "pre" => d.weights(s.width),
+            "scalar" if d.inputs == Inputs::Ties => vec![0.5f32.to_bits(); 4],
+            "scalar" => vec![0.7f32.to_bits(); 4],
+            "grids" if d.inputs == Inputs::Ties && s.norm => vec![0.03f32.to_bits(); 4],
+            "grids" if d.inputs == Inputs::Ties => vec![2.0f32.to_bits(); 4],
+            "grids" => d.grid(0.03),
+            "sum" => Draw::poison(u64::from(d.tokens) * Act::F32.row_bytes(s.width)),
+            _ => Draw::poison(u64::from(d.tokens) * s.out.unwrap_or(Act::F32).row_bytes(s.width)),
+        }
+    }
+
+    fn output(s: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+        let act = if name == "out" { s.out.unwrap_or(Act::F32) } else { Act::F32 };
+        Tolerance::float(act, 2e-5)
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        let (t, row) = (u64::from(tokens), |act: Act| act.row_bytes(s.width));
+        let (y, weights) =
+            if s.residual { (row(s.y), 1 + u64::from(s.norm)) } else { (0, u64::from(s.norm)) };
+        let sum = if s.residual { row(Act::F32) } else { 0 };
+        Cost {
+            read_bytes: t * (row(Act::F32) + y) + weights * row(Act::F32),
+            written_bytes: t * (sum + s.out.map_or(0, row)),
+            ops: 4 * t * u64::from(s.width) * (u64::from(s.residual) + u64::from(s.norm)),
+            kind: Arithmetic::F32,
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use super::{
     shuffle_choices,
 };
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
@@ -103,7 +104,7 @@ impl Kernel for PleMix {
         ]
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (n, row) = (s.dim as usize, stride(s.layers * s.dim) as usize);
         let out_row = stride(s.dim) as usize;
         let weight = io.row("weight", Act::F32, 0, n, 1.0);
@@ -122,5 +123,32 @@ impl Kernel for PleMix {
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["out"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "context" => d.rows(d.tokens, s.layers * s.dim, s.context, 1.0),
+            "table" => d.rows(d.tokens, s.layers * s.dim, Act::F32, 1.0),
+            "weight" => d.weights(s.dim),
+            _ => Draw::poison(u64::from(s.layers * s.capacity) * Act::F32.row_bytes(s.dim)),
+        }
+    }
+
+    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        Tolerance::float(Act::F32, 2e-5)
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        let (t, n) = (u64::from(tokens), s.layers * s.dim);
+        Cost {
+            read_bytes: t * (s.context.row_bytes(n) + Act::F32.row_bytes(n)) + Act::F32.row_bytes(s.dim),
+            written_bytes: t * u64::from(s.layers) * Act::F32.row_bytes(s.dim),
+            ops: 7 * t * u64::from(n),
+            kind: Arithmetic::F32,
+        }
     }
 }

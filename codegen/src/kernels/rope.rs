@@ -11,7 +11,8 @@ use super::{
     shuffle_choices,
 };
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
     types::{Act, stride},
@@ -120,7 +121,7 @@ impl Kernel for Rope {
         ]
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (d, half) = (s.dim as usize, s.dim as usize / 2);
         let (heads, kv) = (s.heads as usize, s.kv_heads as usize);
         let position = io.position();
@@ -157,6 +158,45 @@ impl Kernel for Rope {
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, c.f16)
+    }
+
+    fn written(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.kv_heads > 0 { vec!["q", "k", "v"] } else { vec!["q"] }
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "run" => d.run(),
+            "qkv" => d.rows(d.tokens, s.slots() * s.dim, s.qkv, 1.0),
+            "q_norm" | "k_norm" => d.weights(s.dim),
+            "angles" => {
+                let table = angle_table(s.dim, s.rotary, 10_000.0, d.position + d.tokens + 256);
+                table.iter().map(|v| v.to_bits()).collect()
+            }
+            "q" => Draw::poison(u64::from(d.tokens) * s.q.row_bytes(s.heads * s.dim)),
+            // Not poison: most slots of the cache stay as they are.
+            _ => {
+                let n = d.cache_elements(s.ring, s.kv_heads * s.dim);
+                vec![0; if s.kv == Act::F16 { n / 2 } else { n }]
+            }
+        }
+    }
+
+    fn output(s: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+        Tolerance::float(if name == "q" { s.q } else { s.kv }, 2e-5)
+    }
+
+    fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
+        let (t, n) = (u64::from(tokens), s.slots() * s.dim);
+        let norms = (1 + u64::from(s.kv_heads > 0)) * Act::F32.row_bytes(s.dim);
+        // Two entries of (cos, sin) give the angle of a pair.
+        let angles = 16 * u64::from(s.rotary);
+        Cost {
+            read_bytes: t * (s.qkv.row_bytes(n) + angles) + norms,
+            written_bytes: t * (s.q.row_bytes(s.heads * s.dim) + 2 * s.kv.row_bytes(s.kv_heads * s.dim)),
+            ops: 10 * t * u64::from(n),
+            kind: Arithmetic::F32,
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{argmax::emit_token, common_why_not, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Inputs, Tolerance},
     io::Io,
     kernel::{Kernel, require},
+    types::Act,
 };
 
 /// The family.
@@ -75,7 +77,7 @@ impl Kernel for Sample {
         Vec::new()
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (temperature, top_p) = (io.f32("sampling", 0), io.f32("sampling", 1));
         let top_k = io.words("sampling")[2] as usize;
         let n = s.n as usize;
@@ -112,6 +114,40 @@ impl Kernel for Sample {
 
     fn features(c: &Config) -> (bool, bool) {
         (c.sg > 1, false)
+    }
+
+    fn one_token(_: &Shape) -> bool {
+        true
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["run", "ids", "chosen"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        // Falling values; extreme ones leave only the first any weight, ties weigh all the same.
+        let step = match d.inputs {
+            Inputs::Random => 0.05,
+            Inputs::Extreme => 1e6,
+            Inputs::Ties => 0.0,
+        };
+        match name {
+            "run" => d.run(),
+            "values" => (0..s.n).map(|i| (5.0 - step * i as f32).to_bits()).collect(),
+            "indices" => (0..s.n).map(|i| 7 * i + 2).collect(),
+            "ids" => vec![0; 4],
+            "chosen" => vec![0; s.ring as usize],
+            _ => vec![0.8f32.to_bits(), 0.9f32.to_bits(), 50, 0],
+        }
+    }
+
+    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        (Act::F32, Tolerance::Exact)
+    }
+
+    fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
+        let n = u64::from(s.n);
+        Cost { read_bytes: 8 * n + 32, written_bytes: 24, ops: 4 * n, kind: Arithmetic::F32 }
     }
 }
 

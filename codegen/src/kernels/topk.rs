@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::common_why_not;
 use crate::{
-    Caps, Reason,
+    Arithmetic, Caps, Cost, Reason,
+    check::{Draw, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
+    types::Act,
 };
 
 /// The family.
@@ -101,7 +103,7 @@ impl Kernel for Topk {
         Vec::new()
     }
 
-    fn reference(s: &Shape, io: &mut Io<'_>) {
+    fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         for slice in 0..s.slices() as usize {
             let start = slice * s.chunk as usize;
             let mut all: Vec<(f32, u32)> = (start..(start + s.chunk as usize).min(s.n as usize))
@@ -118,5 +120,37 @@ impl Kernel for Topk {
 
     fn features(_: &Config) -> (bool, bool) {
         (false, false)
+    }
+
+    fn one_token(_: &Shape) -> bool {
+        true
+    }
+
+    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
+        vec!["top_values", "top_indices"]
+    }
+
+    fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "values" => d.equals(s.n),
+            "indices" => (0..s.n).map(|i| 3 * i + 1).collect(),
+            _ => Draw::poison(u64::from(s.slices() * s.keep) * 4),
+        }
+    }
+
+    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        (Act::F32, Tolerance::Exact)
+    }
+
+    fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
+        let n = u64::from(s.n);
+        let steps = u64::from(s.chunk.ilog2());
+        Cost {
+            read_bytes: n * if s.first { 4 } else { 8 },
+            written_bytes: 8 * u64::from(s.slices()) * u64::from(s.keep),
+            // Bitonic: half the slice compared in each of k (k + 1) / 2 steps.
+            ops: u64::from(s.slices()) * u64::from(s.chunk) / 2 * steps * (steps + 1) / 2,
+            kind: Arithmetic::F32,
+        }
     }
 }

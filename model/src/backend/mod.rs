@@ -81,7 +81,7 @@ impl Backend {
     pub(crate) fn choose(&self, workload: Workload) -> Result<Variant> {
         match self {
             Self::Gpu(g) => g.kernels.choose(workload),
-            Self::Cpu(_) => Ok(cpu::choose(workload)),
+            Self::Cpu(_) => Ok(cpu::choose(&workload)),
         }
     }
 
