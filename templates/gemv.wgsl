@@ -41,7 +41,9 @@ const TILE = {{ d.tile }}u;          // rows of a workgroup
 const X_QUADS = {{ d.x_quads }}u;    // quads of x
 
 {% set acc = "i32" if int else "f32" -%}
+{% if d.direct == 0 -%}
 var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
+{%- endif %}
 {% if c.digits > 1 -%}
 // x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
 var<workgroup> xs: array<vec4<u32>, {{ c.digits * d.x_quads // 4 }}>;
@@ -55,15 +57,12 @@ var<workgroup> xs: array<vec4<f32>, {{ d.x_quads }}>;
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  let tile = (wid.x + wid.y * {{ d.grid_x }}u) * TILE;
+  let tile_0 = (wid.x + wid.y * {{ d.grid_x }}u) * {{ d.tile * c.tiles }}u;
   let lane = t % LANES;
   let first = t / LANES * {{ c.rows }}u;
-{%- for r in range(end=c.rows) %}
-  // Rows past the end are computed again from the last one and never stored.
-  let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
-  let at{{ r }} = row{{ r }} * CHUNKS;
-{%- endfor %}
-{%- if d.blocks == 1 %}
+{%- if d.hoisted == 1 %}
+  let tile = tile_0;
+{{ <row_numbers rows={c.rows} /> }}
   // A lane's whole share of the weights is on its way before x is looked at.
 {%- for u in range(end=c.unroll) %}{% for r in range(end=c.rows) %}
   let w{{ r }}_{{ u }} = w[at{{ r }} + lane + {{ u * c.lanes }}u];
@@ -97,6 +96,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   for (var i = t; i < X_QUADS{% if int %} / 4u{% endif %}; i += WG) { xs[i] = {% if int %}x[i]{% else %}x_at(i){% endif %}; }
   workgroupBarrier();
 {%- endif %}
+{%- if c.tiles > 1 %}
+  for (var n = 0u; n < {{ c.tiles }}u; n += 1u) {
+  let tile = tile_0 + n * TILE;
+{%- elif d.hoisted == 0 %}
+  let tile = tile_0;
+{%- endif %}
+{%- if d.hoisted == 0 %}
+{{ <row_numbers rows={c.rows} /> }}
+{%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if int %}
   var acc{{ r }}_0 = 0;
@@ -120,7 +128,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- else %}
   for (var k0 = lane + {{ d.blocks * c.unroll * c.lanes }}u; k0 < CHUNKS; k0 += LANES) {
 {%- endif %}
-{%- if not (section == "blocks" and d.blocks == 1) %}
+{%- if not (section == "blocks" and d.hoisted == 1) %}
 {%- for u in range(end=n) %}{% for r in range(end=c.rows) %}
     let w{{ r }}_{{ u }} = w[at{{ r }} + k0 + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
@@ -206,6 +214,26 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
   }
 {%- endif %}
+{%- if d.direct == 1 %}
+  // Every lane has whole sums, and its rows are whole quads: no need to meet in memory.
+{%- for q in range(end=c.rows // d.rows_per_quad) %}
+{%- set r = q * d.rows_per_quad %}
+  if (lane == {{ q % c.lanes }}u) {
+    let quad = (tile + first) / {{ d.rows_per_quad }}u + {{ q }}u;
+    if (quad < {{ d.out_quads }}u) {
+{%- if s.epilogue == "geglu" %}
+      finish(0u, quad, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), 2u * quad),
+        scaled(vec4<{{ acc }}>(sum{{ r + 4 }}, sum{{ r + 5 }}, sum{{ r + 6 }}, sum{{ r + 7 }}), 2u * quad + 1u));
+{%- else %}
+      finish(0u, quad, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), quad));
+{%- endif %}
+    }
+  }
+{%- endfor %}
+{%- else %}
+{%- if c.tiles > 1 %}
+  workgroupBarrier();
+{%- endif %}
   if (lane % {{ d.shuffled }}u == 0u) {
 {%- for r in range(end=c.rows) %}
     sums[(first + {{ r }}u) * PARTS + lane / {{ d.shuffled }}u] = sum{{ r }};
@@ -218,20 +246,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let quad = tile / {{ d.rows_per_quad }}u + q;
     if (quad < {{ d.out_quads }}u) {
 {%- if s.epilogue == "geglu" %}
-      finish(0u, quad, total(q * 8u, 2u * quad), total(q * 8u + 4u, 2u * quad + 1u));
+      finish(0u, quad, scaled(total(q * 8u), 2u * quad), scaled(total(q * 8u + 4u), 2u * quad + 1u));
 {%- else %}
-      finish(0u, quad, total(q * 4u, quad));
+      finish(0u, quad, scaled(total(q * 4u), quad));
 {%- endif %}
     }
   }
+{%- endif %}
+{%- if c.tiles > 1 %}
+  }
+{%- endif %}
 }
 
-// Sum of four rows' partial sums, scaled.
-fn total(row: u32, scale_quad: u32) -> vec4<f32> {
+{% if d.direct == 0 -%}
+// Sum of four rows' partial sums.
+fn total(row: u32) -> vec4<{{ acc }}> {
   var v = vec4<{{ acc }}>();
   for (var p = 0u; p < PARTS; p += 1u) {
     v += vec4<{{ acc }}>(sums[row * PARTS + p], sums[(row + 1u) * PARTS + p], sums[(row + 2u) * PARTS + p], sums[(row + 3u) * PARTS + p]);
   }
+  return v;
+}
+{%- endif %}
+
+// Four rows' sums in the units of y.
+fn scaled(v: vec4<{{ acc }}>, scale_quad: u32) -> vec4<f32> {
 {%- if int %}
   return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * (grids[0] * scales[scale_quad]);
 {%- elif s.scale == "none" %}
@@ -240,3 +279,12 @@ fn total(row: u32, scale_quad: u32) -> vec4<f32> {
   return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scales[scale_quad] * {% endif %}{{ 1.0 / d.factor }});
 {%- endif %}
 }
+
+{#- Where each of a lane's rows begins. Rows past the end are computed again from the last one
+    and never stored. -#}
+{% component row_numbers(rows: integer) -%}
+{%- for r in range(end=rows) %}
+  let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
+  let at{{ r }} = row{{ r }} * CHUNKS;
+{%- endfor %}
+{%- endcomponent row_numbers %}
