@@ -59,6 +59,7 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Attention(s) => s.q == act,
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
+        Workload::Custom(_) => false,
     });
     all
 }

@@ -20,8 +20,10 @@ use std::{
 
 pub use crate::emit::Errors;
 use crate::{
-    Error,
+    Error, Families, Kernel,
+    custom::{self, FamilyError},
     emit::{Emitted, Source, Texts, emit},
+    render::Templates,
 };
 
 /// Set to anything but `0`, stale databases fail the build instead of warning.
@@ -39,6 +41,9 @@ pub fn compile<P: AsRef<Path>>(databases: &[P]) -> Result<(), Errors> {
 #[derive(Clone, Debug)]
 pub struct Builder {
     databases: Vec<PathBuf>,
+    families: Families,
+    templates: Option<PathBuf>,
+    refused: Vec<FamilyError>,
     out: Option<PathBuf>,
     strict: bool,
 }
@@ -53,13 +58,37 @@ impl Builder {
     /// Nothing yet.
     pub fn new() -> Self {
         let strict = env::var_os(STRICT).is_some_and(|v| !v.is_empty() && v != "0");
-        Self { databases: Vec::new(), out: None, strict }
+        Self {
+            databases: Vec::new(),
+            families: Families::builtin(),
+            templates: None,
+            refused: Vec::new(),
+            out: None,
+            strict,
+        }
     }
 
     /// Adds a database; a relative path starts at the package's folder.
     #[must_use]
     pub fn database(mut self, path: impl AsRef<Path>) -> Self {
         self.databases.push(path.as_ref().into());
+        self
+    }
+
+    /// Lets databases name the kernel `K`, which another crate than wgforge-codegen defines.
+    #[must_use]
+    pub fn kernel<K: Kernel>(mut self) -> Self {
+        // Kept for `compile`, which can return it.
+        self.refused.extend(self.families.add(custom::family::<K>()).err());
+        self
+    }
+
+    /// Renders with the templates of a folder in the place of those of the same name:
+    /// `norm.wgsl` for the kernel `norm`, `parts/reduce.wgsl` for that component. A relative path
+    /// starts at the package's folder.
+    #[must_use]
+    pub fn templates(mut self, folder: impl AsRef<Path>) -> Self {
+        self.templates = Some(folder.as_ref().into());
         self
     }
 
@@ -93,12 +122,23 @@ impl Builder {
                 return Err(Errors(vec![Error::File { file: "kernels.rs".into(), source }]));
             }
         };
+        if !self.refused.is_empty() {
+            return Err(Errors(self.refused.into_iter().map(Error::Family).collect()));
+        }
         println!("cargo:rerun-if-env-changed={STRICT}");
         let root = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
         for path in &self.databases {
             println!("cargo:rerun-if-changed={}", root.join(path).display());
         }
-        let emitted = generate(&root, &self.databases, Texts::Files)?;
+        let templates = match &self.templates {
+            Some(folder) => {
+                let folder = root.join(folder);
+                println!("cargo:rerun-if-changed={}", folder.display());
+                read_templates(&folder, &self.families).map_err(|e| Errors(vec![e]))?
+            }
+            None => Templates::builtin(),
+        };
+        let emitted = generate(&root, &self.databases, &self.families, &templates, Texts::Files)?;
         if self.strict && !emitted.stale.is_empty() {
             return Err(Errors(emitted.stale.into_iter().map(Error::Stale).collect()));
         }
@@ -109,21 +149,74 @@ impl Builder {
     }
 }
 
+/// Reads a folder's templates: `NAME.wgsl` for kernels, `parts/NAME.wgsl` for components.
+///
+/// # Errors
+/// [`Error::File`] for what cannot be read, [`Error::Template`] for a file named as no kernel of
+/// `families`.
+pub fn read_templates(folder: &Path, families: &Families) -> Result<Templates, Error> {
+    let mut templates = Templates::builtin();
+    for path in template_files(folder)? {
+        let text = fs::read_to_string(&path).map_err(|source| Error::File { file: path.clone(), source })?;
+        let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+        let kernel = name.strip_suffix(".wgsl").filter(|n| !n.contains('/'));
+        if let Some(kernel) = kernel.filter(|k| families.names().all(|name| name != *k)) {
+            let known: Vec<_> = families.names().collect();
+            let report = format!("{} is named as no kernel; there are {}", path.display(), known.join(", "));
+            return Err(Error::Template { kernel: kernel.into(), report });
+        }
+        templates.replace(kernel.unwrap_or(&name), text);
+    }
+    Ok(templates)
+}
+
+/// The `.wgsl` files of a folder and of its `parts`, sorted.
+///
+/// # Errors
+/// [`Error::File`] for a folder that cannot be listed.
+pub fn template_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let fail = |file: &Path| {
+        let file = file.to_owned();
+        |source| Error::File { file, source }
+    };
+    let mut files = Vec::new();
+    let parts = folder.join("parts");
+    for folder in [folder, &parts] {
+        if folder == parts && !parts.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(folder).map_err(fail(folder))? {
+            let path = entry.map_err(fail(folder))?.path();
+            if path.extension().is_some_and(|e| e == "wgsl") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Reads databases relative to `root` and generates their code. Shared with the macro.
 ///
 /// # Errors
 /// Files that cannot be read, and everything [`emit`] finds.
-pub fn generate<P: AsRef<Path>>(root: &Path, databases: &[P], texts: Texts) -> Result<Emitted, Errors> {
+pub fn generate<P: AsRef<Path>>(
+    root: &Path,
+    databases: &[P],
+    families: &Families,
+    templates: &Templates,
+    texts: Texts,
+) -> Result<Emitted, Errors> {
     let mut errors = Vec::new();
     let mut sources = Vec::new();
     for path in databases {
         let file = root.join(path);
         let source = match fs::read_to_string(&file) {
-            Ok(text) => Source::parse(&path.as_ref().to_string_lossy(), &text),
+            Ok(text) => Source::parse_with(families, &path.as_ref().to_string_lossy(), &text),
             Err(source) => Err(Error::File { file, source }),
         };
         match source {
-            Ok(source) => sources.push(source),
+            Ok(source) => sources.push(Source { templates: templates.clone(), ..source }),
             Err(e) => errors.push(e),
         }
     }

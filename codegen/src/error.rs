@@ -37,6 +37,10 @@ pub enum Error {
     #[cfg(feature = "build")]
     #[error(transparent)]
     Database(#[from] crate::DbErrors),
+    /// A kernel cannot be added to the built-in ones.
+    #[cfg(feature = "build")]
+    #[error(transparent)]
+    Family(#[from] crate::custom::FamilyError),
     /// A file cannot be read or written.
     #[cfg(feature = "build")]
     #[error("{}: {source}", file.display())]

@@ -11,7 +11,6 @@
 
 #[cfg(feature = "build")]
 pub mod build;
-mod caps;
 pub mod check;
 mod cost;
 pub mod custom;
@@ -28,7 +27,6 @@ pub mod render;
 pub mod shapes;
 pub mod types;
 
-pub use caps::{Access, Binding, Caps};
 pub use cost::{Arithmetic, Cost};
 pub use custom::Families;
 pub use db::{Database, DbError, DbErrors};
@@ -37,3 +35,4 @@ pub use error::Error;
 pub use kernel::{FAMILIES, Kernel, Reason, TEMPLATES, Variant, Workload};
 #[cfg(feature = "render")]
 pub use render::{Rendered, Target};
+pub use wgforge_caps::{Access, Binding, Caps};

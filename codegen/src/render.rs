@@ -1,7 +1,7 @@
 //! Templates to WGSL to a validated module.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -75,6 +75,11 @@ fn report(e: &tera::Error) -> String {
     text
 }
 
+/// The name of a foreign template in Tera's reports: that of the file, by convention.
+fn file_name(kernel: &str) -> String {
+    format!("{kernel}.wgsl")
+}
+
 /// The engine of a kernel of another crate: its template beside our parts. Kept, because a tuner
 /// renders one template hundreds of times.
 fn engine_of(name: &'static str, template: &'static str) -> Result<Arc<Tera>, Error> {
@@ -85,11 +90,54 @@ fn engine_of(name: &'static str, template: &'static str) -> Result<Arc<Tera>, Er
         return Ok(Arc::clone(engine));
     }
     let mut tera = Tera::new();
-    tera.add_raw_templates(PARTS.iter().copied().chain([(name, template)]))
+    let file = file_name(name);
+    tera.add_raw_templates(PARTS.iter().copied().chain([(file.as_str(), template)]))
         .map_err(|e| Error::Template { kernel: name.into(), report: report(&e) })?;
     let engine = Arc::new(tera);
     engines.insert((name, template), Arc::clone(&engine));
     Ok(engine)
+}
+
+/// The templates to render with: each kernel's own, or others in their place.
+#[derive(Clone, Debug, Default)]
+pub struct Templates(BTreeMap<String, String>);
+
+impl Templates {
+    /// Each kernel's own.
+    pub fn builtin() -> Self {
+        Self::default()
+    }
+
+    /// Puts a text in the place of the template `name`: a kernel's name, or that of a component's
+    /// file such as `parts/reduce.wgsl`. Another name adds a file for others to include.
+    pub fn replace(&mut self, name: &str, text: String) {
+        self.0.insert(name.to_owned(), text);
+    }
+
+    /// The texts that stand in for others, by name.
+    pub fn replaced(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    fn engine(&self, variant: &Variant) -> Result<(String, Arc<Tera>), Error> {
+        let kernel = variant.kernel();
+        let fail = |e: &tera::Error| Error::Template { kernel: kernel.into(), report: report(e) };
+        let mut tera = build_engine(&[])?;
+        let own = file_name(kernel);
+        if let Variant::Custom(_) = variant {
+            tera.add_raw_template(&own, variant.template()).map_err(|e| fail(&e))?;
+        }
+        // One call for all, because components may refer to each other.
+        tera.add_raw_templates(self.replaced().map(|(name, text)| (self.shown(name), text)))
+            .map_err(|e| fail(&e))?;
+        let custom = matches!(variant, Variant::Custom(_)) || self.0.contains_key(kernel);
+        Ok((if custom { own } else { kernel.to_owned() }, Arc::new(tera)))
+    }
+
+    /// Kernels are shown by their file, like components.
+    fn shown(&self, name: &str) -> String {
+        if name.contains('.') { name.to_owned() } else { file_name(name) }
+    }
 }
 
 impl Variant {
@@ -99,16 +147,31 @@ impl Variant {
     /// A template error, with its caret.
     pub fn wgsl(&self, target: Target) -> Result<String, Error> {
         match self {
-            Self::Custom(_) => self.wgsl_by(&*engine_of(self.kernel(), self.template())?, target),
-            _ => self.wgsl_by(engine(), target),
+            Self::Custom(_) => {
+                let engine = engine_of(self.kernel(), self.template())?;
+                self.wgsl_by(&engine, &file_name(self.kernel()), target)
+            }
+            _ => self.wgsl_by(engine(), self.kernel(), target),
         }
     }
 
-    fn wgsl_by(&self, engine: &Tera, target: Target) -> Result<String, Error> {
+    /// Renders with other templates.
+    ///
+    /// # Errors
+    /// As [`Variant::wgsl`].
+    pub fn wgsl_with(&self, templates: &Templates, target: Target) -> Result<String, Error> {
+        if templates.0.is_empty() {
+            return self.wgsl(target);
+        }
+        let (name, engine) = templates.engine(self)?;
+        self.wgsl_by(&engine, &name, target)
+    }
+
+    fn wgsl_by(&self, engine: &Tera, name: &str, target: Target) -> Result<String, Error> {
         let fail = |e: &tera::Error| Error::Template { kernel: self.kernel().into(), report: report(e) };
         let mut context = Context::from_serialize(&self.context()).map_err(|e| fail(&e))?;
         context.insert("web", &(target == Target::Web));
-        let text = engine.render(self.kernel(), &context).map_err(|e| fail(&e))?;
+        let text = engine.render(name, &context).map_err(|e| fail(&e))?;
         Ok(tidy(&text))
     }
 
@@ -121,7 +184,15 @@ impl Variant {
     /// [`Error::Template`] or [`Error::Shader`] with a caret report, or
     /// [`Error::Bindings`] when the shader's variables differ from [`Variant::bindings`].
     pub fn render(&self, target: Target) -> Result<Rendered, Error> {
-        let native = self.wgsl(Target::Native)?;
+        self.render_with(&Templates::builtin(), target)
+    }
+
+    /// As [`Variant::render`], with other templates.
+    ///
+    /// # Errors
+    /// As [`Variant::render`].
+    pub fn render_with(&self, templates: &Templates, target: Target) -> Result<Rendered, Error> {
+        let native = self.wgsl_with(templates, Target::Native)?;
         let label = format!("{} {} {}", self.kernel(), self.workload().shape_json(), self.config_json());
         let mut rendered = validate(&label, &native)?;
         let found: Vec<&str> = rendered.bindings.iter().map(|b| b.name.as_str()).collect();
@@ -133,7 +204,7 @@ impl Variant {
             });
         }
         if target == Target::Web {
-            rendered.wgsl = self.wgsl(target)?;
+            rendered.wgsl = self.wgsl_with(templates, target)?;
             rendered.hash = hash(&rendered.wgsl);
         }
         Ok(rendered)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use wgforge_codegen::Caps;
+use wgforge_caps::Caps;
 
 use crate::device::{CapsMask, DeviceOptions};
 use crate::error::{Error, Result};

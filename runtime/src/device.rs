@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wgforge_codegen::Caps;
+use wgforge_caps::Caps;
 
 use crate::adapter::{self, AdapterReport, Backend};
 use crate::error::{Error, Result};

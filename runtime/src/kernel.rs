@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use wgforge_codegen::{Access, Binding};
+use wgforge_caps::{Access, Binding};
 
 use crate::device::Device;
 use crate::error::Result;

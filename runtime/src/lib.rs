@@ -58,5 +58,5 @@ pub use upload::Uploader;
 
 // Generated code and callers name these through this crate, so that their versions always agree.
 pub use bytemuck;
-pub use wgforge_codegen::{Access, Binding, Caps};
+pub use wgforge_caps::{Access, Binding, Caps};
 pub use wgpu;

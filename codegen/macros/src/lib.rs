@@ -4,14 +4,27 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{LitStr, Token, parse::Parser, punctuated::Punctuated};
-use wgforge_codegen::{build::generate, emit::Texts};
+use syn::{
+    Ident, LitStr, Token,
+    parse::{Parse, ParseStream},
+};
+use wgforge_codegen::{
+    Error, Families,
+    build::{self, Errors},
+    emit::{Emitted, Texts},
+    render::Templates,
+};
 
 /// Renders the kernels of tuning databases and stands typed Rust for them in its place.
 ///
 /// Takes paths relative to the package: `kernels!("tuned/generic-plain.toml", "tuned/h200.toml");`.
 /// The code needs `wgforge-runtime` among the dependencies. Build scripts do the same through
 /// `wgforge_codegen::build`, without a proc macro at every edit and with a file one can read.
+///
+/// `kernels!("tuned/mine.toml", templates = "templates");` renders with the templates of a folder in
+/// the place of those of the same name: `norm.wgsl` for the kernel `norm`, `parts/reduce.wgsl` for
+/// that component. A macro cannot see Rust types, so kernels of one's own go through the build
+/// script.
 ///
 /// Bindings are typed: those of one kernel are no bindings of another.
 ///
@@ -52,31 +65,83 @@ pub fn kernels(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand(input.into()).unwrap_or_else(|e| e.into_compile_error()).into()
 }
 
-fn expand(input: TokenStream) -> syn::Result<TokenStream> {
-    let paths = Punctuated::<LitStr, Token![,]>::parse_terminated.parse2(input)?;
-    if paths.is_empty() {
-        return Err(syn::Error::new(Span::call_site(), "expected the path of a tuning database"));
+/// The macro's arguments.
+struct Arguments {
+    databases: Vec<LitStr>,
+    templates: Option<LitStr>,
+}
+
+impl Parse for Arguments {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut arguments = Self { databases: Vec::new(), templates: None };
+        while !input.is_empty() {
+            if input.peek(LitStr) {
+                arguments.databases.push(input.parse()?);
+            } else {
+                let name: Ident = input.parse()?;
+                if name != "templates" || arguments.templates.is_some() {
+                    return Err(syn::Error::new(
+                        name.span(),
+                        "expected paths of tuning databases, then at most one `templates = \"FOLDER\"`",
+                    ));
+                }
+                input.parse::<Token![=]>()?;
+                arguments.templates = Some(input.parse()?);
+            }
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        if arguments.databases.is_empty() {
+            return Err(syn::Error::new(Span::call_site(), "expected the path of a tuning database"));
+        }
+        Ok(arguments)
     }
+}
+
+fn expand(input: TokenStream) -> syn::Result<TokenStream> {
+    let Arguments { databases, templates } = syn::parse2(input)?;
     let root = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
-    // Each database by itself first, so that an error stands at the literal of its file.
-    let mut errors: Option<syn::Error> = None;
-    let mut report = |e: syn::Error| match &mut errors {
-        Some(all) => all.combine(e),
-        none => *none = Some(e),
+    let families = Families::builtin();
+    let mut watched: Vec<PathBuf> = databases.iter().map(|path| root.join(path.value())).collect();
+    let folder = match &templates {
+        Some(path) => {
+            let folder = root.join(path.value());
+            let fail = |e: Error| syn::Error::new(path.span(), e);
+            watched.extend(build::template_files(&folder).map_err(fail)?);
+            build::read_templates(&folder, &families).map_err(fail)?
+        }
+        None => Templates::builtin(),
     };
-    for path in &paths {
-        if let Err(e) = generate(&root, &[path.value()], Texts::Inline) {
-            report(syn::Error::new(path.span(), e));
+    let generate = |files: &[String]| -> Result<Emitted, Errors> {
+        build::generate(&root, files, &families, &folder, Texts::Inline)
+    };
+    // Each database by itself first, so that an error stands at the literal of its file, or at
+    // that of the templates.
+    let mut errors: Option<syn::Error> = None;
+    let mut report = |span: Span, e: &Error| {
+        let e = syn::Error::new(span, e);
+        match &mut errors {
+            Some(all) => all.combine(e),
+            none => *none = Some(e),
+        }
+    };
+    for path in &databases {
+        for e in generate(&[path.value()]).err().map(|e| e.0).unwrap_or_default() {
+            let span = match (&e, &templates) {
+                (Error::Template { .. } | Error::Shader { .. } | Error::Bindings { .. }, Some(t)) => t.span(),
+                _ => path.span(),
+            };
+            report(span, &e);
         }
     }
     if let Some(errors) = errors {
         return Err(errors);
     }
-    let files: Vec<String> = paths.iter().map(LitStr::value).collect();
-    let span = paths.first().map_or_else(Span::call_site, LitStr::span);
-    let code = generate(&root, &files, Texts::Inline).map_err(|e| syn::Error::new(span, e))?.tokens;
+    let files: Vec<String> = databases.iter().map(LitStr::value).collect();
+    let code = generate(&files).map_err(|e| syn::Error::new(databases[0].span(), e))?.tokens;
     // Makes cargo watch the files: a macro has no other stable way to say so.
-    let watched = files.iter().map(|file| watch(&root.join(file)));
+    let watched = watched.iter().map(|file| watch(file));
     Ok(quote! { #code #(#watched)* })
 }
 

@@ -1,6 +1,8 @@
 //! Emitted code compiles, passes wgpu's own validation, and says the same as the database.
 
-use wgforge_codegen::{Database, build, emit};
+use std::path::Path;
+
+use wgforge_codegen::{Database, Families, build, emit, render::Templates};
 use wgforge_runtime::{Backend, Caps, Device, DeviceOptions, Kernel, Recorder, TypedPipeline};
 
 /// What the macro leaves in its place.
@@ -15,6 +17,10 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tiny.toml");
 fn database() -> Database {
     let text = std::fs::read_to_string(FILE).expect("the committed database");
     Database::parse(FILE, &text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn generate<P: AsRef<Path>>(root: &Path, files: &[P]) -> Result<emit::Emitted, build::Errors> {
+    build::generate(root, files, &Families::builtin(), &Templates::builtin(), emit::Texts::Files)
 }
 
 fn caps(subgroup: u32, f16: bool) -> Caps {
@@ -98,9 +104,8 @@ fn kernels_bind_and_dispatch_by_type() {
 
 #[test]
 fn the_build_script_door_writes_the_same_items() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let emitted =
-        build::generate(root, &["tests/tiny.toml"], emit::Texts::Files).unwrap_or_else(|e| panic!("{e}"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let emitted = generate(root, &["tests/tiny.toml"]).unwrap_or_else(|e| panic!("{e}"));
     let code = build::pretty(&emitted.tokens).expect("a Rust file");
     for wanted in
         ["pub mod tiny", "pub struct Norm256F32NormF32;", "pub fn select(", "/wgsl/norm_", "pub struct Step"]
@@ -113,8 +118,8 @@ fn the_build_script_door_writes_the_same_items() {
 
 #[test]
 fn all_errors_are_reported_together() {
-    let root = std::path::Path::new("/nowhere");
-    let errors = build::generate(root, &["a.toml", "b.toml"], emit::Texts::Files).expect_err("no such files");
+    let root = Path::new("/nowhere");
+    let errors = generate(root, &["a.toml", "b.toml"]).expect_err("no such files");
     assert_eq!(errors.0.len(), 2, "{errors}");
     assert!(errors.to_string().contains("a.toml") && errors.to_string().contains("b.toml"), "{errors}");
 }
@@ -137,14 +142,14 @@ fn strict_builds_refuse_stale_databases() {
 
 #[test]
 fn all_committed_databases_embed_together() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = root.join("../../autotune/tuned");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("the committed databases")
         .map(|f| f.expect("listed").path())
         .collect();
     files.sort();
-    let emitted = build::generate(root, &files, emit::Texts::Files).unwrap_or_else(|e| panic!("{e}"));
+    let emitted = generate(root, &files).unwrap_or_else(|e| panic!("{e}"));
     assert!(emitted.stale.is_empty(), "{:?}", emitted.stale);
     let code = build::pretty(&emitted.tokens).expect("a Rust file");
     for file in &files {

@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use toml::Table;
 
 use super::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
-use crate::{Caps, Variant, Workload};
+use crate::{Caps, Families, Variant, Workload};
 
 /// Integers of a shape: up to beyond any model's sizes, and small enough that products of a shape's
 /// and a configuration's numbers do not overflow.
@@ -23,7 +23,15 @@ impl Database {
     /// Every mistake in the file: its syntax, its schema, missing or wrong fields, kernels this
     /// version does not know, configurations that cannot run on the devices of the header.
     pub fn parse(file: &str, text: &str) -> Result<Self, DbErrors> {
-        match Self::parse_lenient(file, text)? {
+        Self::parse_with(&Families::builtin(), file, text)
+    }
+
+    /// Reads a database that may name any of `families`.
+    ///
+    /// # Errors
+    /// As [`Database::parse`].
+    pub fn parse_with(families: &Families, file: &str, text: &str) -> Result<Self, DbErrors> {
+        match Self::parse_lenient_with(families, file, text)? {
             (database, mistakes) if mistakes.is_empty() => Ok(database),
             (_, mistakes) => Err(DbErrors(mistakes)),
         }
@@ -35,6 +43,18 @@ impl Database {
     /// # Errors
     /// Mistakes in syntax, schema or header, which say something about every entry.
     pub fn parse_lenient(file: &str, text: &str) -> Result<(Self, Vec<DbError>), DbErrors> {
+        Self::parse_lenient_with(&Families::builtin(), file, text)
+    }
+
+    /// As [`Database::parse_lenient`], of a database that may name any of `families`.
+    ///
+    /// # Errors
+    /// As [`Database::parse_lenient`].
+    pub fn parse_lenient_with(
+        families: &Families,
+        file: &str,
+        text: &str,
+    ) -> Result<(Self, Vec<DbError>), DbErrors> {
         let syntax = |e: toml::de::Error| {
             DbErrors(vec![DbError::Syntax { file: file.into(), report: e.to_string().trim_end().into() }])
         };
@@ -67,7 +87,7 @@ impl Database {
                 field: field.into(),
                 report,
             };
-            match entry(value, &database.header.caps) {
+            match entry(families, value, &database.header.caps) {
                 Ok(e) if database.get(&e.variant.workload()).is_some() => {
                     mistakes.push(mistake(("shape", "stands here a second time".into())));
                 }
@@ -123,16 +143,16 @@ fn header(file: &str, mut table: Table) -> Result<Header, DbErrors> {
 }
 
 /// One `[[kernel]]`, or the field that is wrong and why.
-fn entry(value: toml::Value, caps: &Caps) -> Result<Entry, (&'static str, String)> {
+fn entry(families: &Families, value: toml::Value, caps: &Caps) -> Result<Entry, (&'static str, String)> {
     let toml::Value::Table(mut table) = value else {
         return Err(("kernel", "is not a table".into()));
     };
     let kernel: String = needed(&mut table, "kernel")?;
     let shape = object(&mut table, "shape", &SHAPE)?;
     let config = object(&mut table, "config", &CONFIG)?;
-    let known = crate::FAMILIES.contains(&kernel.as_str());
-    let workload =
-        Workload::parse(&kernel, shape).map_err(|e| (if known { "shape" } else { "kernel" }, e))?;
+    let known = families.names().any(|name| name == kernel);
+    let workload = Workload::parse_with(families, &kernel, shape)
+        .map_err(|e| (if known { "shape" } else { "kernel" }, e))?;
     let variant: Variant = workload.with_config(config).map_err(|e| ("config", e))?;
     // Everything else about a variant may be asked only once this has passed.
     if let Some(reason) = variant.why_not(caps) {

@@ -35,8 +35,8 @@ impl Kernel {
         if let Some(reason) = variant.why_not(&source.database.header.caps) {
             return Err(Error::Refused { file: source.file.clone(), kernel: name(), reason });
         }
-        let native = variant.render(Target::Native)?;
-        let web = variant.wgsl(Target::Web)?;
+        let native = variant.render_with(&source.templates, Target::Native)?;
+        let web = variant.wgsl_with(&source.templates, Target::Web)?;
         let groups = groups::expressions(&variant).ok_or_else(|| Error::Geometry { kernel: name() })?;
         let (subgroups, f16) = variant.features();
         let storage = native.bindings.iter().filter(|b| b.access != Access::Uniform).count();

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use crate::{Database, Error};
+use crate::{Database, Error, Families, render::Templates};
 use kernel::Kernel;
 use structs::HostStruct;
 
@@ -39,6 +39,8 @@ pub struct Source {
     pub file: String,
     /// Its content.
     pub database: Database,
+    /// What its kernels are rendered with.
+    pub templates: Templates,
 }
 
 impl Source {
@@ -47,7 +49,19 @@ impl Source {
     /// # Errors
     /// As [`Database::parse`].
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
-        Ok(Self { file: file.into(), database: Database::parse(file, text)? })
+        Self::parse_with(&Families::builtin(), file, text)
+    }
+
+    /// Reads a database that may name any of `families`.
+    ///
+    /// # Errors
+    /// As [`Database::parse`].
+    pub fn parse_with(families: &Families, file: &str, text: &str) -> Result<Self, Error> {
+        Ok(Self {
+            file: file.into(),
+            database: Database::parse_with(families, file, text)?,
+            templates: Templates::builtin(),
+        })
     }
 }
 

@@ -1,4 +1,8 @@
-//! What a device can do, as plain numbers: the only thing kernels may ask about hardware.
+//! What a device can do, as plain numbers: the only thing kernels may ask about hardware. And what
+//! a kernel binds.
+//!
+//! A package of its own, so that a program with embedded kernels has the runtime without the code
+//! generator. Both export all of it.
 
 use serde::{Deserialize, Serialize};
 
