@@ -6,6 +6,7 @@
 {% set int_weights = s.format == "i8" or s.format == "i4" or s.format == "i2" -%}
 {% set words = ["x", "y", "z", "w"] -%}
 {% set fields = d.quads // 4 -%}
+{% set kept = fields if c.in_place else 1 -%}
 @group(0) @binding({{ b.w }}) var<storage, read> w: array<vec4<u32>>;
 {% if s.scale == "row" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec4<f32>>;
@@ -28,7 +29,7 @@ fn group_scale(i: u32) -> f32 {
 @group(0) @binding({{ b.aux }}) var<storage, read> aux: array<vec4<f32>>;
 {%- endif %}
 {{ <output name="out" binding={b.out} ty={s.out} native={c.f16} /> }}
-{% if int_weights %}{{ <fields format={s.format} /> }}{% endif %}
+{% if c.in_place %}{{ <places format={s.format} /> }}{% elif int_weights %}{{ <fields format={s.format} /> }}{% endif %}
 {{ <finish epilogue={s.epilogue} out={s.out} grids={s.grids} split_a={s.split_a} split_b={s.split_b}
     out_stride4={d.out_stride4} first4={d.first4} softcap={s.softcap} /> }}
 
@@ -48,6 +49,10 @@ var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
 // x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
 var<workgroup> xs: array<vec4<u32>, {{ c.digits * d.x_quads // 4 }}>;
 var<private> x_scale: f32;
+{% if kept > 1 -%}
+// What the ranges added to the weights' lower fields make of each 16 columns.
+var<workgroup> offsets: array<f32, {{ d.x_quads // 4 }}>;
+{%- endif %}
 {{ <workgroup_reduce name="x_max" wg={c.wg} sg={c.sg} op="max" /> }}
 {%- elif c.shared and int -%}
 var<workgroup> xs: array<vec4<u32>, {{ d.x_quads // 4 }}>;
@@ -78,6 +83,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- for j in range(end=4) %}
     var q{{ j }} = vec4<i32>(round(x_at(4u * i + {{ j }}u) * inverse));
 {%- endfor %}
+{%- if kept > 1 %}
+    let lower = vec4<f32>(q0{% if fields == 2 %} + q2{% else %} + q1 + q2{% endif %});
+    offsets[i] = {{ d.offset }}.0 * (lower.x + lower.y + lower.z + lower.w);
+{%- endif %}
 {#- Balanced digits of -128 to 127, least significant first. #}
 {%- for p in range(end=c.digits) | reverse %}
 {%- for j in range(end=4) %}
@@ -88,12 +97,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let d{{ p }}_{{ j }} = q{{ j }};
 {%- endif %}
 {%- endfor %}
-    xs[{{ p }}u * (X_QUADS / 4u) + i] = vec4<u32>(pack4xI8(d{{ p }}_0), pack4xI8(d{{ p }}_1), pack4xI8(d{{ p }}_2), pack4xI8(d{{ p }}_3));
+    xs[{{ p }}u * (X_QUADS / 4u) + {{ <place_of i="i" fields={fields} /> }}] = vec4<u32>(pack4xI8(d{{ p }}_0), pack4xI8(d{{ p }}_1), pack4xI8(d{{ p }}_2), pack4xI8(d{{ p }}_3));
 {%- endfor %}
   }
   workgroupBarrier();
 {%- elif c.shared %}
-  for (var i = t; i < X_QUADS{% if int %} / 4u{% endif %}; i += WG) { xs[i] = {% if int %}x[i]{% else %}x_at(i){% endif %}; }
+{%- set per_chunk = fields if int else d.quads %}
+  for (var i = t; i < X_QUADS{% if int %} / 4u{% endif %}; i += WG) { xs[{{ <place_of i="i" fields={per_chunk} /> }}] = {% if int %}x[i]{% else %}x_at(i){% endif %}; }
   workgroupBarrier();
 {%- endif %}
 {%- if c.tiles > 1 %}
@@ -107,15 +117,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if int %}
-  var acc{{ r }}_0 = 0;
+  var acc{{ r }} = 0;
 {%- elif c.digits > 1 and s.scale == "row" %}
-{%- for p in range(end=c.digits) %}
-  var acc{{ r }}_{{ p }} = 0;
-{%- endfor %}
+{%- for p in range(end=c.digits) %}{% for f in range(end=kept) %}
+  var acc{{ r }}_{{ p }}_{{ f }} = 0;
+{%- endfor %}{% endfor %}
 {%- else %}
   var acc{{ r }} = 0.0;
 {%- endif %}
 {%- endfor %}
+{%- if kept > 1 %}
+  var offset = 0.0;
+{%- endif %}
 {#- First whole blocks of `unroll` pieces, then what is left, piece by piece. #}
 {%- for section in ["blocks", "rest"] %}
 {%- set n = c.unroll if section == "blocks" else 1 %}
@@ -136,36 +149,43 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- for u in range(end=n) %}
     {
       let k = k0 + {{ u * c.lanes }}u;
-{%- if int or c.digits > 1 %}
-{%- set planes = 1 if int else c.digits %}
-{%- set from = "xs" if c.shared or c.digits > 1 else "x" %}
-{%- for p in range(end=planes) %}{% for i in range(end=fields) %}
-      let x{{ p }}_{{ i }} = {{ from }}[{% if p > 0 %}{{ p }}u * (X_QUADS / 4u) + {% endif %}k * {{ fields }}u + {{ i }}u];
+{%- if c.digits > 1 %}
+{%- for p in range(end=c.digits) %}{% for i in range(end=fields) %}
+      let x{{ p }}_{{ i }} = xs[{{ p * d.x_quads // 4 + i * d.chunks }}u + k];
 {%- endfor %}{% endfor %}
+{%- if kept > 1 %}
+      {% if s.scale == "group" %}offset{% else %}offset +{% endif %}= {% for i in range(end=fields) %}{% if i > 0 %} + {% endif %}offsets[k * {{ fields }}u + {{ i }}u]{% endfor %};
+{%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if s.scale == "group" %}
-{%- for p in range(end=planes) %}
-      var part{{ r }}_{{ p }} = 0;
-{%- endfor %}
+{%- for p in range(end=c.digits) %}{% for f in range(end=kept) %}
+      var acc{{ r }}_{{ p }}_{{ f }} = 0;
+{%- endfor %}{% endfor %}
 {%- endif %}
 {%- for j in range(end=4) %}{% for f in range(end=fields) %}
 {%- set q = j * fields + f %}
-      let f{{ r }}_{{ q }} = field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
-{%- for p in range(end=planes) %}
-      {% if s.scale == "group" %}part{% else %}acc{% endif %}{{ r }}_{{ p }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
+      let f{{ r }}_{{ q }} = {% if c.in_place %}place{% else %}field{% endif %}_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
+{%- for p in range(end=c.digits) %}
+      acc{{ r }}_{{ p }}_{{ f if c.in_place else 0 }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
 {%- endfor %}
 {%- endfor %}{% endfor %}
 {%- if s.scale == "group" %}
-      var value{{ r }} = f32(part{{ r }}_0);
-{%- for p in range(start=1, end=planes) %}
-      value{{ r }} = value{{ r }} * 256.0 + f32(part{{ r }}_{{ p }});
-{%- endfor %}
-      acc{{ r }} += value{{ r }} * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
+      acc{{ r }} += ({{ <digits_sum row={r} digits={c.digits} fields={kept} /> }}) * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
 {%- endif %}
+{%- endfor %}
+{%- elif int %}
+{%- for i in range(end=fields) %}
+      let x{{ i }} = {% if c.shared %}xs[{{ i * d.chunks }}u + k]{% else %}x[k * {{ fields }}u + {{ i }}u]{% endif %};
+{%- endfor %}
+{%- for r in range(end=c.rows) %}
+{%- for j in range(end=4) %}{% for f in range(end=fields) %}
+{%- set q = j * fields + f %}
+      acc{{ r }} += dot4I8Packed(field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }}), x{{ q // 4 }}.{{ words[q % 4] }});
+{%- endfor %}{% endfor %}
 {%- endfor %}
 {%- else %}
 {%- for i in range(end=d.quads) %}
-      let x{{ i }} = {% if c.shared %}xs[k * {{ d.quads }}u + {{ i }}u]{% else %}x_at(k * {{ d.quads }}u + {{ i }}u){% endif %};
+      let x{{ i }} = {% if c.shared %}xs[{{ i * d.chunks }}u + k]{% else %}x_at(k * {{ d.quads }}u + {{ i }}u){% endif %};
 {%- endfor %}
 {%- for r in range(end=c.rows) %}
 {%- set v = "w" ~ r ~ "_" ~ u %}
@@ -196,16 +216,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endfor %}
 {%- for r in range(end=c.rows) %}
-{%- if int %}
-  var sum{{ r }} = acc{{ r }}_0;
-{%- elif c.digits > 1 and s.scale == "row" %}
-  var sum{{ r }} = f32(acc{{ r }}_0);
-{%- for p in range(start=1, end=c.digits) %}
-  sum{{ r }} = sum{{ r }} * 256.0 + f32(acc{{ r }}_{{ p }});
-{%- endfor %}
-{%- else %}
-  var sum{{ r }} = acc{{ r }};
-{%- endif %}
+  var sum{{ r }} = {% if c.digits > 1 and s.scale == "row" %}{{ <digits_sum row={r} digits={c.digits} fields={kept} /> }}{% else %}acc{{ r }}{% endif %};
 {%- endfor %}
 {%- if d.shuffled > 1 %}
   for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
@@ -288,3 +299,19 @@ fn scaled(v: vec4<{{ acc }}>, scale_quad: u32) -> vec4<f32> {
   let at{{ r }} = row{{ r }} * CHUNKS;
 {%- endfor %}
 {%- endcomponent row_numbers %}
+
+{#- The planes' sums of a row, of their fields' sums in the unit of the highest field, without what
+    the lower fields' ranges added. -#}
+{% component digits_sum(row: integer, digits: integer, fields: integer) -%}
+{%- for p in range(end=digits) %}{% if p + 1 < digits %}({% endif %}{% endfor -%}
+{%- for p in range(end=digits) -%}
+{% if p > 0 %}) * 256.0 + {% endif %}f32({% for f in range(end=fields) %}{% if f > 0 %} + {% endif %}(acc{{ row }}_{{ p }}_{{ f }} << {{ (8 - 8 // fields) * (fields - 1 - f) // (fields - 1 if fields > 1 else 1) }}u){% endfor %})
+{%- endfor -%}
+{% if fields > 1 %} - offset{% endif %}
+{%- endcomponent digits_sum %}
+
+{#- Where the i-th piece of x lies in workgroup memory: the first pieces of all chunks, then the
+    second ones, so that neighbouring lanes read neighbouring words and no two the same bank. -#}
+{% component place_of(i: string, fields: integer) -%}
+{% if fields > 1 %}{{ i }} % {{ fields }}u * CHUNKS + {{ i }} / {{ fields }}u{% else %}{{ i }}{% endif %}
+{%- endcomponent place_of %}

@@ -91,7 +91,10 @@ fn groups(s: &Shape, c: &Config) -> u32 {
 fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
     let parts = c.lanes / c.shuffled();
     u64::from(c.rows)
-        * (u64::from(s.dim) * 4 + u64::from(c.keys) * u64::from(parts + 1) * 4 + 8 + u64::from(groups(s, c)) * 4)
+        * (u64::from(s.dim) * 4
+            + u64::from(c.keys) * u64::from(parts + 1) * 4
+            + 8
+            + u64::from(groups(s, c)) * 4)
 }
 
 impl Kernel for Attention {
@@ -174,11 +177,7 @@ impl Kernel for Attention {
             "a tile of {} keys is not a power of two, which the groups need",
             c.keys
         );
-        require!(
-            c.rows >= 1 && 2 * c.rows <= c.wg(),
-            "{} rows need at least two threads each",
-            c.rows
-        );
+        require!(c.rows >= 1 && 2 * c.rows <= c.wg(), "{} rows need at least two threads each", c.rows);
         let own = (s.dim / 4).div_ceil(c.wg());
         require!(
             c.rows * own <= 16,

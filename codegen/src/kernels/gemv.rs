@@ -99,6 +99,9 @@ pub struct Config {
     /// largest magnitude), so that products with integer weights are integer dot products; 1:
     /// products are float. Only for float activations on integer weights; needs `shared`.
     pub digits: u32,
+    /// Digits meet fields of weights where these lie in their byte, each field with a sum of its
+    /// own, instead of shifting them to the top first. Only with digits.
+    pub in_place: bool,
     /// Lanes combined by shuffles; 1 uses no subgroups.
     pub sg: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
@@ -331,7 +334,8 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
         (false, ..) => 0,
         (true, true, _) => columns,
         (true, false, 1) => columns * 4,
-        (true, false, digits) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
+        // Digits, what offsets make of every 16 columns, and the search for the largest.
+        (true, false, digits) => columns * u64::from(digits) + columns / 4 + reduce_bytes(c.wg, c.sg),
     }
 }
 
@@ -361,7 +365,7 @@ impl Kernel for Gemv {
                     for unroll in [1, 2, 3, 4, 6] {
                         for tiles in [1, 2, 4, 8, 16] {
                             for &digits in digits {
-                                for shared in [false, true] {
+                                for (shared, in_place) in [(false, false), (true, false), (true, true)] {
                                     for sg in shuffle_choices(caps) {
                                         for &f16 in &f16s {
                                             all.push(Config {
@@ -372,6 +376,7 @@ impl Kernel for Gemv {
                                                 tiles,
                                                 shared,
                                                 digits,
+                                                in_place,
                                                 sg,
                                                 f16,
                                             });
@@ -415,6 +420,7 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: false,
             digits: 1,
+            in_place: false,
             sg: generic_shuffle(caps, wg),
             f16: caps.f16,
         };
@@ -429,6 +435,7 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: false,
             digits: 1,
+            in_place: false,
             sg: 1,
             f16: false,
         }
@@ -463,6 +470,10 @@ impl Kernel for Gemv {
             "digits are for float activations on integer weights, kept in workgroup memory"
         );
         require!(
+            !c.in_place || c.digits > 1 && s.format.bits() < 8,
+            "fields stay in place only for digits and weights of less than a byte"
+        );
+        require!(
             c.lanes <= chunks(s).next_power_of_two(),
             "{} lanes share a row of {} pieces",
             c.lanes,
@@ -489,6 +500,11 @@ impl Kernel for Gemv {
             ("chunks", chunks(s)),
             ("blocks", blocks(s, c)),
             ("hoisted", u32::from(c.tiles == 1 && blocks(s, c) == 1)),
+            // Half the range of a field, in the unit of the highest field.
+            (
+                "offset",
+                if s.format.is_int() { 1 << (s.format.bits() - 1 + s.format.field_shift()) } else { 0 },
+            ),
             ("direct", u32::from(direct(s, c))),
             ("rest", u32::from(blocks(s, c) * c.unroll * c.lanes < chunks(s))),
             ("x_quads", stride(s.columns) / 4),
