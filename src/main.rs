@@ -1,7 +1,6 @@
 //! The command line of wgforge.
 
 mod autotune;
-mod bandwidth;
 mod bench;
 mod bench_report;
 mod check;

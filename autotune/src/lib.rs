@@ -12,14 +12,32 @@
 //! # }
 //! ```
 
+mod bandwidth;
+mod candidates;
+mod cost;
+mod evidence;
 pub mod generic;
+mod prove;
+mod reference;
+mod roofline;
+pub mod search;
 mod select;
+pub mod stats;
 mod store;
+mod time;
+mod tuner;
 
 use std::path::PathBuf;
 
+pub use bandwidth::read_gb_s;
+pub use cost::{Call, Cost, Unit, cost};
+pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
+pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
+pub use roofline::Roofline;
 pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
 pub use store::{Loaded, cache_folder, file_name, load, load_folder, save};
+pub use time::Clock;
+pub use tuner::{Event, Mode, Request, Session, tune};
 pub use wgforge_codegen::db::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
 
 /// What can go wrong with databases as files.
@@ -40,6 +58,9 @@ pub enum Error {
     /// The system names no home folder, hence no cache folder.
     #[error("there is no cache folder, since the system names no home folder: {0}; name a file instead")]
     NoCache(String),
+    /// The device fails as a whole.
+    #[error(transparent)]
+    Device(#[from] wgforge_runtime::Error),
     /// A template did not render.
     #[error(transparent)]
     Codegen(#[from] wgforge_codegen::Error),

@@ -1,0 +1,387 @@
+//! Shows that a candidate computes what its reference computes, before anybody times it: a fast
+//! kernel that is wrong would win every race.
+
+use pollster::block_on;
+use wgforge_codegen::{
+    Binding, Variant, Workload,
+    check::{Case, POISON},
+    io,
+    kernels::{argmax, attention, attention_merge, gemv::Epilogue},
+    types::{Act, Scale},
+};
+use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, bytemuck};
+
+/// Why a candidate may not be timed, or could not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The template did not render, or naga refused the text.
+    #[error("does not render: {0}")]
+    Render(String),
+    /// The driver refused the shader, or it cannot be bound.
+    #[error("does not compile: {0}")]
+    Compile(String),
+    /// It ran and computed something else than the reference.
+    #[error("computes wrongly ({case}): {report}")]
+    Wrong {
+        /// The inputs that showed it.
+        case: String,
+        /// Which element of which output.
+        report: String,
+    },
+    /// It failed while it ran.
+    #[error("fails: {0}")]
+    Fails(String),
+}
+
+impl Rejection {
+    /// A word for machines: `render`, `compile`, `wrong` or `fails`.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::Render(_) => "render",
+            Self::Compile(_) => "compile",
+            Self::Wrong { .. } => "wrong",
+            Self::Fails(_) => "fails",
+        }
+    }
+}
+
+/// A shader by its plain parts, so that a text from anywhere can be put to the proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Shader<'a> {
+    /// Name for messages.
+    pub label: &'a str,
+    /// The WGSL text.
+    pub wgsl: &'a str,
+    /// Its bindings in order.
+    pub bindings: &'a [Binding],
+    /// Workgroups.
+    pub groups: [u32; 3],
+}
+
+/// Inputs with what the reference makes of them.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// What kind of inputs, for messages: `random, 5 tokens at 21`.
+    pub name: String,
+    /// The inputs.
+    pub case: Case,
+    /// The buffers afterwards.
+    pub expected: Vec<Vec<u32>>,
+}
+
+/// Kinds of inputs. Random ones alone would not show a wrong rounding or a sum that overflows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Random,
+    /// Codes at the ends of their range and values that saturate every grid.
+    Extreme,
+    /// Results that lie exactly between two steps of a grid.
+    Ties,
+}
+
+/// The proofs of a workload: `variant` is any of its candidates. `few_tokens`: for adapters in
+/// software, where a product of 33 tokens takes its time. Expensive (it runs the reference), and
+/// the same for all candidates: make it once.
+pub fn proofs(variant: &Variant, seed: u64, few_tokens: bool) -> Vec<Proof> {
+    let plain = plain(variant);
+    cases(&plain, few_tokens)
+        .into_iter()
+        .zip(0u64..)
+        .map(|((kind, tokens, position), i)| {
+            let mut case = Case::draw(&plain, tokens, position, seed.wrapping_add(i));
+            sharpen(&plain, &mut case, kind);
+            let expected = case.expected(&plain);
+            let name = format!("{kind:?} inputs, {} tokens at {position}, seed {seed}", case.tokens);
+            Proof { name, case, expected }
+        })
+        .collect()
+}
+
+/// Kinds of inputs, tokens and positions that make a kernel's mistakes show: tails of tiles, the
+/// edges of windows, a ring's wrap.
+fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Kind, u32, u32)> {
+    let many = if few_tokens { 17 } else { 33 };
+    match variant {
+        Variant::Gemv { .. } => vec![(Kind::Random, 1, 0), (Kind::Extreme, 1, 0), (Kind::Ties, 1, 0)],
+        Variant::Gemm { .. } => vec![(Kind::Random, many, 0), (Kind::Extreme, 5, 0), (Kind::Ties, 5, 0)],
+        Variant::Attention { shape, .. } => {
+            let tokens = if shape.decode { 1 } else { 5 };
+            // The first key outside of the window, and the first slot that is written again.
+            let edge = if shape.window > 0 { shape.window } else { 300 };
+            let wrap = if shape.ring > 0 { shape.ring + 3 } else { 63 };
+            vec![
+                (Kind::Random, tokens, 0),
+                (Kind::Random, tokens, edge),
+                (Kind::Random, tokens, edge - 1),
+                (Kind::Extreme, tokens, wrap),
+            ]
+        }
+        Variant::Rope { shape, .. } => {
+            let wrap = if shape.ring > 2 { shape.ring - 2 } else { 7 };
+            vec![(Kind::Random, 5, 0), (Kind::Random, 5, wrap)]
+        }
+        Variant::Argmax { .. } | Variant::Topk { .. } | Variant::Sample { .. } => {
+            vec![(Kind::Random, 1, 0), (Kind::Random, 1, 70)]
+        }
+        _ => vec![(Kind::Random, 5, 21), (Kind::Extreme, 1, 0)],
+    }
+}
+
+/// Turns random inputs into adversarial ones by overwriting what decides.
+fn sharpen(variant: &Variant, case: &mut Case, kind: Kind) {
+    let names = variant.bindings();
+    let at = |name: &str| names.iter().position(|n| *n == name);
+    match (variant, kind) {
+        (_, Kind::Random) => {}
+        (Variant::Gemv { shape, .. } | Variant::Gemm { shape, .. }, Kind::Extreme) => {
+            let Some(x) = at("x") else { return };
+            // Both ends of the range, in runs of four so that products do not cancel; the padding
+            // behind each row stays zero, as every producer leaves it.
+            for word in case.buffers[x].iter_mut().filter(|w| **w != 0) {
+                *word = match (shape.x, *word & 8 == 0) {
+                    (Act::I8, true) => 0x7f7f_7f7f,
+                    (Act::I8, false) => 0x8080_8080,
+                    (Act::F16, true) => 0x4bff_4bff,
+                    (Act::F16, false) => 0xcbff_cbff,
+                    (Act::F32, true) => 15.5f32.to_bits(),
+                    (Act::F32, false) => (-15.5f32).to_bits(),
+                };
+            }
+        }
+        (Variant::Gemv { shape, .. } | Variant::Gemm { shape, .. }, Kind::Ties) => {
+            let (Some(scales), Some(grids)) = (at("scales"), at("grids")) else { return };
+            if !shape.x.is_int() || shape.scale != Scale::Row {
+                return;
+            }
+            // Powers of two keep the product exact. About one sum in 2^k then lies between steps,
+            // and k grows with the sums so that not all of them saturate.
+            let k = (shape.columns.max(1).ilog2() / 2 + 4).saturating_sub(shape.format.field_shift() / 2);
+            let scale = (2.0f32).powi(-i32::try_from(k).unwrap_or(8));
+            case.buffers[scales].fill(scale.to_bits());
+            case.buffers[grids].fill(1.0f32.to_bits());
+            if shape.epilogue != Epilogue::Store {
+                // Epilogues multiply small numbers; a fine last grid shows their rounding.
+                case.buffers[grids][4] = 0.25f32.to_bits();
+            }
+        }
+        (Variant::Norm { shape, .. }, Kind::Extreme) => {
+            for (name, act) in [("x", Act::F32), ("y", shape.y)] {
+                let Some(i) = at(name) else { continue };
+                // One column that dwarfs all others, as real residual streams have.
+                let row = act.row_bytes(shape.width) as usize / 4;
+                for r in case.buffers[i].chunks_exact_mut(row.max(1)) {
+                    io::store(r, act, 3.min(shape.width as usize - 1), 30_000.0, 1.0);
+                }
+            }
+        }
+        (Variant::Attention { shape, .. }, Kind::Extreme) => {
+            // Scores far apart, so that the running maximum matters at every tile.
+            let Some(q) = at("q") else { return };
+            for word in &mut case.buffers[q] {
+                *word = match shape.q {
+                    Act::F32 => (f32::from_bits(*word) * 8.0).to_bits(),
+                    _ => {
+                        let mut out = [*word];
+                        for i in 0..2 {
+                            let v = io::load(&[*word], Act::F16, i, 1.0) * 8.0;
+                            io::store(&mut out, Act::F16, i, v, 1.0);
+                        }
+                        out[0]
+                    }
+                };
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The form of a variant the reference describes: attention without splits, and tables no longer
+/// than it takes to look into them.
+pub(crate) fn plain(variant: &Variant) -> Variant {
+    match variant {
+        Variant::Attention { shape, config } => Variant::Attention {
+            shape: shape.clone(),
+            config: attention::Config { splits: 1, ..config.clone() },
+        },
+        Variant::Gather { shape, config } => {
+            let mut shape = shape.clone();
+            shape.rows = shape.rows.min(2048);
+            Variant::Gather { shape, config: config.clone() }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Runs a shader once on `buffers` and returns what they hold then.
+///
+/// # Errors
+/// [`Rejection::Compile`] or [`Rejection::Fails`] with the device's report.
+pub fn run(device: &Device, shader: &Shader<'_>, buffers: &[Vec<u32>]) -> Result<Vec<Vec<u32>>, Rejection> {
+    let source = KernelSource { label: shader.label, wgsl: shader.wgsl, bindings: shader.bindings };
+    let pipeline = block_on(device.pipeline(&source)).map_err(|e| Rejection::Compile(e.to_string()))?;
+    run_pipeline(device, &pipeline, shader.groups, buffers)
+}
+
+pub(crate) fn run_pipeline(
+    device: &Device,
+    pipeline: &Pipeline,
+    groups: [u32; 3],
+    buffers: &[Vec<u32>],
+) -> Result<Vec<Vec<u32>>, Rejection> {
+    let fails = |e: wgforge_runtime::Error| Rejection::Fails(e.to_string());
+    let mut slices = Vec::with_capacity(buffers.len());
+    for (binding, words) in pipeline.bindings().iter().zip(buffers) {
+        // Kernels read whole quads.
+        let bytes = (words.len() as u64 * 4).next_multiple_of(16);
+        let slice = block_on(device.buffer(&binding.name, bytes)).map_err(fails)?;
+        device.write(&slice, 0, bytemuck::cast_slice(words));
+        slices.push(slice);
+    }
+    let group = pipeline.bind(device, &slices).map_err(|e| Rejection::Compile(e.to_string()))?;
+    let mut recorder = Recorder::new(device, "proof");
+    recorder.pass("proof").dispatch(pipeline, &group, groups).map_err(fails)?;
+    recorder.submit();
+    let mut got = Vec::with_capacity(buffers.len());
+    for ((slice, words), binding) in slices.iter().zip(buffers).zip(pipeline.bindings()) {
+        // What is bound for reading cannot have changed, and weights are large.
+        if binding.access != wgforge_codegen::Access::ReadWrite {
+            got.push(Vec::new());
+            continue;
+        }
+        let bytes = block_on(device.read(slice)).map_err(fails)?;
+        let mut back: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        back.truncate(words.len());
+        got.push(back);
+    }
+    device.check().map_err(fails)?;
+    Ok(got)
+}
+
+/// Whether `shader`, an implementation of `variant`, agrees with the reference on one proof.
+///
+/// # Errors
+/// [`Rejection::Wrong`] with the first element that differs, or why it did not run.
+pub fn agrees(
+    device: &Device,
+    shader: &Shader<'_>,
+    variant: &Variant,
+    proof: &Proof,
+) -> Result<(), Rejection> {
+    let got = run(device, shader, &proof.case.buffers)?;
+    compare(variant, proof, &got)
+}
+
+fn compare(variant: &Variant, proof: &Proof, got: &[Vec<u32>]) -> Result<(), Rejection> {
+    let wrong = |report| Rejection::Wrong { case: proof.name.clone(), report };
+    // A comparison by the largest magnitude lets any value pass beside an expected infinity.
+    proof.case.compare(variant, &proof.expected, got).map_err(wrong)
+}
+
+/// Puts a compiled variant to all proofs of its workload. `merge` joins the key ranges of a split
+/// attention: without it such a variant cannot be proven.
+///
+/// # Errors
+/// As [`agrees`].
+pub(crate) fn prove(
+    device: &Device,
+    pipeline: &Pipeline,
+    variant: &Variant,
+    proofs: &[Proof],
+    merge: Option<&(Variant, Pipeline)>,
+) -> Result<(), Rejection> {
+    proofs.iter().try_for_each(|proof| match variant {
+        Variant::Attention { config, .. } if config.splits > 1 => {
+            let merge = merge.ok_or_else(|| Rejection::Fails("there is no merge to join its ranges".into()))?;
+            split_attention(device, pipeline, variant, proof, merge)
+        }
+        Variant::Argmax { shape, config } if !shape.last => {
+            first_stage(device, pipeline, shape, config, proof)
+        }
+        _ => {
+            let groups = variant.groups(proof.case.tokens);
+            let got = run_pipeline(device, pipeline, groups, &proof.case.buffers)?;
+            compare(&plain(variant), proof, &got)
+        }
+    })
+}
+
+/// Ranges of keys, joined by a merge that was proven before, must give what unsplit attention does.
+fn split_attention(
+    device: &Device,
+    pipeline: &Pipeline,
+    variant: &Variant,
+    proof: &Proof,
+    (merge, merge_pipeline): &(Variant, Pipeline),
+) -> Result<(), Rejection> {
+    let Workload::AttentionMerge(shape) = merge.workload() else {
+        return Err(Rejection::Fails(format!("{} does not join key ranges", merge.kernel())));
+    };
+    let words = usize::try_from(shape.partial_bytes(1) / 4).unwrap_or(0);
+    let mut first = proof.case.buffers[..4].to_vec();
+    first.push(vec![POISON; words]);
+    let partials = run_pipeline(device, pipeline, variant.groups(1), &first)?.pop().unwrap_or_default();
+    if let Some(i) = partials.chunks_exact(shape.dim as usize + 4).position(|r| r[..r.len() - 4].contains(&POISON)) {
+        let report = format!("`partials`: a quad of range {i} was not written");
+        return Err(Rejection::Wrong { case: proof.name.clone(), report });
+    }
+    let mut second = vec![partials];
+    second.extend(proof.case.buffers[4..].iter().cloned());
+    let out = run_pipeline(device, merge_pipeline, merge.groups(1), &second)?.pop().unwrap_or_default();
+    let mut got = vec![Vec::new(); proof.case.buffers.len()];
+    if let Some(last) = got.last_mut() {
+        *last = out;
+    }
+    compare(&plain(variant), proof, &got)
+}
+
+/// The first stage of argmax against the best of each slice, ties to the smaller index.
+fn first_stage(
+    device: &Device,
+    pipeline: &Pipeline,
+    shape: &argmax::Shape,
+    config: &argmax::Config,
+    proof: &Proof,
+) -> Result<(), Rejection> {
+    let logits = &proof.case.buffers[0];
+    let slices = shape.slices(config) as usize;
+    let room = vec![POISON; slices.next_multiple_of(4)];
+    let buffers = [logits.clone(), room.clone(), room];
+    let got = run_pipeline(device, pipeline, [shape.slices(config), 1, 1], &buffers)?;
+    for (slice, values) in logits[..shape.n as usize].chunks(config.slice as usize).enumerate() {
+        let best = (0..values.len())
+            .reduce(|a, b| if f32::from_bits(values[b]) > f32::from_bits(values[a]) { b } else { a })
+            .unwrap_or(0);
+        let index = slice * config.slice as usize + best;
+        if (got[1][slice], got[2][slice] as usize) != (values[best], index) {
+            let report = format!(
+                "slice {slice}: value {} at {} instead of {} at {index}",
+                f32::from_bits(got[1][slice]),
+                got[2][slice],
+                f32::from_bits(values[best])
+            );
+            return Err(Rejection::Wrong { case: proof.name.clone(), report });
+        }
+    }
+    Ok(())
+}
+
+/// The workloads whose dispatch must stand behind `variant`'s: what joins a split attention, what
+/// ends a first stage of argmax. Their time is part of what the variant costs.
+pub fn followers(variant: &Variant) -> Vec<Workload> {
+    match variant {
+        Variant::Attention { shape: s, config } if config.splits > 1 => {
+            vec![Workload::AttentionMerge(attention_merge::Shape {
+                heads: s.heads,
+                dim: s.dim,
+                splits: config.splits,
+                out: s.out,
+            })]
+        }
+        Variant::Argmax { shape, config } if !shape.last => {
+            // The ring's slots are a matter of the caller's program; 64 is what the model has.
+            vec![Workload::Argmax(argmax::Shape { n: shape.slices(config), last: true, ring: 64 })]
+        }
+        _ => Vec::new(),
+    }
+}
