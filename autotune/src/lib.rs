@@ -13,6 +13,8 @@
 //! ```
 
 mod bandwidth;
+mod report;
+mod confirm;
 mod candidates;
 mod cost;
 mod evidence;
@@ -33,12 +35,18 @@ pub use bandwidth::read_gb_s;
 pub use cost::{Call, Cost, Unit, cost};
 pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
 pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
+pub use confirm::{Confirmed, Group, Share, confirm};
+pub use report::html;
 pub use roofline::Roofline;
-pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
-pub use store::{Loaded, cache_folder, file_name, load, load_folder, save};
+pub use select::{
+    Candidate, Mismatch, Origin, Selection, WGPU, device_id, for_adapter, mismatches, select,
+};
+pub use store::{Loaded, Lock, cache_folder, file_name, load, load_folder, save, save_merged};
 pub use time::Clock;
 pub use tuner::{Event, Mode, Request, Session, tune};
-pub use wgforge_codegen::db::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
+pub use wgforge_codegen::db::{
+    Database, DbError, DbErrors, Detail, DeviceId, Entry, Header, RunnerUp, SCHEMA, Timing,
+};
 
 /// What can go wrong with databases as files.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,16 @@ pub enum Error {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// Another program tunes for the same file.
+    #[error(
+        "{} is being tuned by another program (process {holder}); wait for it, or end it", path.display()
+    )]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// The other program's process number, as far as it is known.
+        holder: String,
     },
     /// A file is not a database of this version.
     #[error(transparent)]

@@ -1,6 +1,9 @@
 //! Which database a device gets, and why.
 
-use wgforge_codegen::{Caps, Database};
+use wgforge_codegen::{
+    Caps, Database,
+    db::Header,
+};
 use wgforge_runtime::AdapterReport;
 
 use crate::{DeviceId, Error, cache_folder, generic, load_folder};
@@ -27,6 +30,155 @@ pub struct Candidate {
     pub database: Database,
 }
 
+/// A way in which a database was not made for the device at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// Another vendor's card: other best configurations altogether.
+    Vendor {
+        /// The adapter it was made on.
+        made_on: String,
+    },
+    /// Other subgroups.
+    Subgroups {
+        /// The class it was made for.
+        class: String,
+        /// The class of this device.
+        here: String,
+    },
+    /// Made with f16 in shaders for a device without, or the other way round.
+    F16 {
+        /// Whether it was made with f16.
+        made_with: bool,
+    },
+    /// The device has less of something than kernels were chosen for.
+    Limit {
+        /// Which, in words.
+        what: &'static str,
+        /// What they were chosen for.
+        wanted: u64,
+        /// What is here.
+        here: u64,
+    },
+    /// The templates render another text now.
+    Wgsl {
+        /// How many entries that concerns.
+        entries: usize,
+    },
+    /// Another card of the same vendor.
+    Device {
+        /// The one it was made on.
+        made_on: String,
+    },
+    /// Another driver or version of it.
+    Driver {
+        /// The one it was made with.
+        made_with: String,
+        /// The one here.
+        here: String,
+    },
+    /// Another graphics API.
+    Backend {
+        /// The one it was made with.
+        made_with: String,
+        /// The one here.
+        here: String,
+    },
+    /// Another version of wgpu.
+    Wgpu {
+        /// The one it was made with.
+        made_with: String,
+    },
+    /// Another version of the kernels' crate.
+    Codegen {
+        /// The one it was made with.
+        made_with: String,
+    },
+}
+
+impl Mismatch {
+    /// Hard ones mean that the database, or the entries concerned, are never used; soft ones that
+    /// it is used with a notice.
+    pub fn is_hard(&self) -> bool {
+        matches!(
+            self,
+            Self::Vendor { .. }
+                | Self::Subgroups { .. }
+                | Self::F16 { .. }
+                | Self::Limit { .. }
+                | Self::Wgsl { .. }
+        )
+    }
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vendor { made_on } => write!(f, "was made on {made_on}, another vendor's"),
+            Self::Subgroups { class, here } => write!(f, "was made for class {class}, this device is {here}"),
+            Self::F16 { made_with: true } => write!(f, "was made with f16 in shaders, which is not there now"),
+            Self::F16 { made_with: false } => write!(f, "was made without f16 in shaders, which is there now"),
+            Self::Limit { what, wanted, here } => write!(f, "was made for {wanted} {what}, this device has {here}"),
+            Self::Wgsl { entries } => write!(f, "{entries} kernels: the templates changed since tuning"),
+            Self::Device { made_on } => write!(f, "was made on another card, {made_on}"),
+            Self::Driver { made_with, here } => write!(f, "was made with driver {made_with}, here is {here}"),
+            Self::Backend { made_with, here } => write!(f, "was made with {made_with}, here is {here}"),
+            Self::Wgpu { made_with } => write!(f, "was made with wgpu {made_with}, here is {WGPU}"),
+            Self::Codegen { made_with } => {
+                write!(f, "was made with version {made_with}, this is {}", env!("CARGO_PKG_VERSION"))
+            }
+        }
+    }
+}
+
+/// The version of wgpu that programs of this crate run on, as the workspace pins it.
+pub const WGPU: &str = "30.0.1";
+
+/// Everything in which the device of `header` differs from `adapter`, hard ones first. Of changed
+/// texts it knows nothing: they are a matter of entries. Empty for the defaults of a class.
+pub fn mismatches(header: &Header, adapter: &AdapterReport) -> Vec<Mismatch> {
+    let Some(made_on) = &header.device else { return Vec::new() };
+    let (here, then, now) = (device_id(adapter), &header.caps, &adapter.caps);
+    let mut all = Vec::new();
+    if made_on.vendor != here.vendor || here.vendor == 0 && made_on.name != here.name {
+        all.push(Mismatch::Vendor { made_on: made_on.name.clone() });
+    }
+    if (then.subgroups, then.subgroup_min) != (now.subgroups, now.subgroup_min) {
+        all.push(Mismatch::Subgroups { class: then.class(), here: now.class() });
+    }
+    if then.f16 != now.f16 {
+        all.push(Mismatch::F16 { made_with: then.f16 });
+    }
+    for (what, wanted, here) in [
+        ("threads a workgroup", then.max_invocations.into(), now.max_invocations.into()),
+        ("bytes of workgroup memory", then.max_workgroup_bytes.into(), now.max_workgroup_bytes.into()),
+        ("bindings a kernel", then.max_storage_bindings.into(), now.max_storage_bindings.into()),
+        ("bytes a binding", then.max_binding_bytes, now.max_binding_bytes),
+    ] {
+        if here < wanted {
+            all.push(Mismatch::Limit { what, wanted, here });
+        }
+    }
+    if all.iter().all(|m| !matches!(m, Mismatch::Vendor { .. }))
+        && (&made_on.name, made_on.device) != (&here.name, here.device)
+    {
+        all.push(Mismatch::Device { made_on: made_on.name.clone() });
+    }
+    if made_on.driver != here.driver {
+        all.push(Mismatch::Driver { made_with: made_on.driver.clone(), here: here.driver });
+    }
+    if made_on.backend != here.backend {
+        all.push(Mismatch::Backend { made_with: made_on.backend.clone(), here: here.backend });
+    }
+    if let Some(made_with) = header.wgpu.clone().filter(|v| v != WGPU) {
+        all.push(Mismatch::Wgpu { made_with });
+    }
+    if header.codegen != env!("CARGO_PKG_VERSION") {
+        all.push(Mismatch::Codegen { made_with: header.codegen.clone() });
+    }
+    all
+}
+
 /// The chosen database.
 #[derive(Clone, Debug)]
 pub struct Selection {
@@ -40,6 +192,9 @@ pub struct Selection {
     pub why: String,
     /// What was passed over or left out, and why.
     pub notes: Vec<String>,
+    /// In what the chosen database was not made for this device. A hard one here means that
+    /// entries were left out, or that the user named the file.
+    pub mismatches: Vec<Mismatch>,
 }
 
 /// How closely a database belongs to an adapter.
@@ -87,14 +242,15 @@ fn closeness(candidate: &Candidate, adapter: &AdapterReport) -> Result<Closeness
             Err(format!("needs a device of class {}, this one is {}", header.class, adapter.caps.class()))
         };
     };
-    let here = device_id(adapter);
-    if *made_on == here && header.class == adapter.caps.class() {
-        return Ok(Closeness::Adapter);
+    let found = mismatches(header, adapter);
+    let hard: Vec<String> = found.iter().filter(|m| m.is_hard()).map(ToString::to_string).collect();
+    if !hard.is_empty() {
+        return Err(format!("(tuned on {}) is not used: it {}; run `wgforge autotune`", made_on.name, hard.join(", it ")));
     }
-    if made_on.vendor != 0 && made_on.vendor == here.vendor && header.class == adapter.caps.class() {
-        return Ok(Closeness::Vendor);
-    }
-    Err(format!("was made on {} ({}, {})", made_on.name, made_on.backend, header.class))
+    let other = |m: &Mismatch| {
+        matches!(m, Mismatch::Device { .. } | Mismatch::Driver { .. } | Mismatch::Backend { .. })
+    };
+    Ok(if found.iter().any(other) { Closeness::Vendor } else { Closeness::Adapter })
 }
 
 fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
@@ -113,7 +269,12 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
 }
 
 /// Leaves out what this device cannot run and what the templates no longer render as it was.
-fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result<Database, Error> {
+fn usable(
+    candidate: &Candidate,
+    caps: &Caps,
+    notes: &mut Vec<String>,
+    mismatches: &mut Vec<Mismatch>,
+) -> Result<Database, Error> {
     let header = &candidate.database.header;
     let mut database = Database::new(header.caps.clone(), header.device.clone(), header.wgpu.clone());
     let mut stale = 0;
@@ -127,20 +288,23 @@ fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result
         }
     }
     if stale > 0 {
+        mismatches.push(Mismatch::Wgsl { entries: stale });
         notes.push(format!(
             "{}: {stale} kernels left out: their templates changed since tuning",
             candidate.name
         ));
     }
     database.header.codegen.clone_from(&header.codegen);
+    database.header.features.clone_from(&header.features);
     Ok(database)
 }
 
 /// Chooses for an adapter: what the user named, what was tuned on this very adapter (the user's
 /// own before embedded), the same vendor and class, the defaults of the nearest class.
 ///
-/// A name, driver, API or class that differs is never overlooked: such a database counts no more
-/// than as one of the same vendor. Entries whose hash differs are left out.
+/// Nothing that differs is overlooked: a hard [`Mismatch`] excludes a database, unless the user
+/// named it, and a soft one is a note; another card, driver or API counts no more than as one of
+/// the same vendor. Entries whose hash differs are left out.
 ///
 /// # Errors
 /// [`Error::NothingFits`] with a reason for each candidate.
@@ -156,13 +320,19 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
     // Stable: at equal rank the order given decides.
     ranked.sort_by(|(a, x), (b, y)| (b, y.origin).cmp(&(a, x.origin)));
     for (close, candidate) in ranked {
-        let database = usable(&candidate, &adapter.caps, &mut notes)?;
+        let mut found = mismatches(&candidate.database.header, adapter);
+        let database = usable(&candidate, &adapter.caps, &mut notes, &mut found)?;
         if database.entries().is_empty() {
             notes.push(format!("{} has nothing this device can use", candidate.name));
             continue;
         }
         let why = format!("{}: {}", candidate.name, explain(&close, &candidate));
-        return Ok(Selection { database, name: candidate.name, origin: candidate.origin, why, notes });
+        for mismatch in found.iter().filter(|m| !matches!(m, Mismatch::Wgsl { .. })) {
+            let then = if mismatch.is_hard() { "named, so taken all the same" } else { "used all the same" };
+            notes.push(format!("{} {mismatch}; {then}; `wgforge autotune` tunes for this device", candidate.name));
+        }
+        let (name, origin) = (candidate.name, candidate.origin);
+        return Ok(Selection { database, name, origin, why, notes, mismatches: found });
     }
     Err(Error::NothingFits(notes.join("\n")))
 }

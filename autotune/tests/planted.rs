@@ -95,11 +95,12 @@ fn a_window_off_by_one_is_refused() {
     let Some(device) = device() else { return };
     let is = |w: &Workload| matches!(w, Workload::Attention(s) if s.window > 0 && !s.decode && s.out == Act::F32);
     let workload = shapes::odd().into_iter().find(is).expect("attention with a window");
-    let Variant::Attention { shape, config } = workload.generic(device.caps()) else { unreachable!() };
+    let Workload::Attention(shape) = workload else { unreachable!("it was looked for") };
     let window = shape.window;
-    let config = attention::Config { splits: 1, ..config };
+    // Rows of several tokens in one workgroup, which start at the same key: the mask decides.
+    let config = attention::Config { rows: 4, keys: 16, lanes: 1, splits: 1, sg: 1, f16: false };
     let plant = Plant::new(&device, Variant::Attention { shape, config });
-    // One key too many, for all but the first tile's first rows, and one too few.
+    // One key too many, and one too few.
     let mask = format!("here + {window}u > seen");
     let wide = plant.refused(&mask, &format!("here + {}u > seen", window + 1));
     let narrow = plant.refused(&mask, &format!("here + {}u > seen", window - 1));
@@ -114,7 +115,10 @@ fn rounding_halves_up_is_refused() {
             && s.epilogue == Epilogue::Store
     });
     let plant = Plant::new(&device, workload.generic(device.caps()));
-    let reason = plant.refused("round(v / grid)", "floor(v / grid + vec4<f32>(0.5))");
+    plant.refused("round(v / grid)", "floor(v / grid + vec4<f32>(0.5))");
+    // Half away from zero keeps even the sign of zeros.
+    let away = "sign(v) * floor(abs(v / grid) + vec4<f32>(0.5))";
+    let reason = plant.refused("round(v / grid)", away);
     assert!(reason.contains("Ties inputs"), "random inputs would not show it: {reason}");
 }
 
