@@ -241,10 +241,17 @@ impl Search<'_> {
                 (0..self.trials.len()).filter_map(|at| self.trials[at].summary().map(|s| (at, s))).collect();
             alive.sort_by(|a, b| a.1.median.total_cmp(&b.1.median));
             let Some((_, leader)) = alive.first().copied() else { return Vec::new() };
-            let keep = (alive.len().div_ceil(2)).clamp(2, 16);
+            let keep = alive.len().div_ceil(2).max(2);
             let clear = leader.high.max(leader.median * (1.0 + MARGIN));
-            let mut staying: Vec<usize> =
-                alive.iter().filter(|(_, s)| s.low <= clear).map(|(at, _)| *at).take(keep).collect();
+            // Equals stay together, so that chance does not decide between them.
+            let equal = leader.median * (1.0 + MARGIN / 2.0);
+            let mut staying: Vec<usize> = alive
+                .iter()
+                .enumerate()
+                .filter(|(rank, (_, s))| s.low <= clear && (*rank < keep || s.median <= equal))
+                .map(|(_, (at, _))| *at)
+                .take(16)
+                .collect();
             // What is there now stays to the end: the winner has to beat it.
             let before = alive.iter().map(|(at, _)| *at).find(|at| self.trials[*at].candidate == self.space.before);
             staying.extend(before.filter(|at| !staying.contains(at)));
@@ -283,8 +290,9 @@ impl Search<'_> {
             Some(b) if b.median * (1.0 - MARGIN) <= best.median || b.low <= best.high => Some(self.space.before),
             _ => winner,
         };
-        let runner_up = ranked.iter().map(|(c, _)| *c).find(|c| Some(*c) != winner);
-        (winner, runner_up)
+        let others = self.trials.iter().filter(|t| Some(t.candidate) != winner);
+        let timed = others.filter_map(|t| t.summary().map(|s| (t.candidate, s.median)));
+        (winner, timed.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(c, _)| c))
     }
 
     fn position(&self, candidate: usize) -> Option<usize> {
