@@ -86,7 +86,7 @@ pub fn confirm<E>(
             Share { name: group.name.clone(), slower_without, interval, kept: interval.0 > 0.0 }
         })
         .collect();
-    let before = median(&bare).unwrap_or(0.0);
+    let mut before = median(&bare).unwrap_or(0.0);
     let mut after = median(&with).unwrap_or(0.0);
     let kept: Vec<bool> = shares.iter().map(|s| s.kept).collect();
     if kept != all {
@@ -99,7 +99,12 @@ pub fn confirm<E>(
         let gain = interval(&ratios(&bare_again, &rest)).unwrap_or_default();
         if kept.contains(&true) && gain.1 < 0.0 {
             shares.iter_mut().for_each(|s| s.kept = false);
-            after = median(&bare_again).unwrap_or(before);
+        }
+        if shares.iter().all(|s| !s.kept) {
+            // Nothing changed, so all that was measured without changes is one sample.
+            bare.extend(bare_again);
+            before = median(&bare).unwrap_or(before);
+            after = before;
         }
     }
     Ok(Confirmed { before, after, shares, rounds: done })
