@@ -90,7 +90,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         let again = if resumed.is_empty() {
             String::new()
         } else {
-            format!("; {} kernels were settled by a run that did not finish (--fresh forgets them)", resumed.len())
+            format!(
+                "; {} kernels were settled by a run that did not finish (--fresh forgets them)",
+                resumed.len()
+            )
         };
         eprintln!(
             "tuning {} kernels of {} on {}, at most {} s, seed {seed}{again}",
@@ -113,7 +116,13 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     };
     let graceful = Graceful::begin();
     let bar = report::Bar::new(args.json);
-    let tuned = autotune::tune(&device, &request, &mut evidence, &mut |e: &Event<'_>| bar.event(e), console::interrupted());
+    let tuned = autotune::tune(
+        &device,
+        &request,
+        &mut evidence,
+        &mut |e: &Event<'_>| bar.event(e),
+        console::interrupted(),
+    );
     bar.finish();
     let tuned = tuned.with_context(|| {
         format!("tuning; what was settled is in {} and is resumed by the next run", evidence.path().display())
@@ -235,8 +244,7 @@ fn entry(one: &Settled, measured: &autotune::Measured) -> Option<Entry> {
 /// A workload in a few words: what tells it from the others of its family.
 pub(crate) fn short(workload: &Workload) -> String {
     let shape: Value = serde_json::from_str(&workload.shape_json()).unwrap_or_default();
-    let fields: HashMap<String, Value> =
-        shape.as_object().cloned().unwrap_or_default().into_iter().collect();
+    let fields: HashMap<String, Value> = shape.as_object().cloned().unwrap_or_default().into_iter().collect();
     let text = |name: &str| match &fields.get(name) {
         Some(Value::String(s)) => s.clone(),
         Some(v) => v.to_string(),
@@ -244,7 +252,8 @@ pub(crate) fn short(workload: &Workload) -> String {
     };
     match workload {
         Workload::Gemv(_) | Workload::Gemm(_) => {
-            let rows = format!("{}×{} {} {}", text("rows"), text("columns"), text("format"), text("epilogue"));
+            let rows =
+                format!("{}×{} {} {}", text("rows"), text("columns"), text("format"), text("epilogue"));
             format!("{rows}, {} → {}", text("x"), text("out"))
         }
         Workload::Attention(s) => {
@@ -252,7 +261,9 @@ pub(crate) fn short(workload: &Workload) -> String {
             let stage = if s.decode { "decode" } else { "prefill" };
             format!("{stage}, {} heads of {}, {window} → {}", s.heads, s.dim, text("out"))
         }
-        Workload::AttentionMerge(s) => format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out")),
+        Workload::AttentionMerge(s) => {
+            format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))
+        }
         Workload::Norm(s) => {
             let residual = if s.residual { "residual + " } else { "" };
             format!("{residual}{} → {}", s.width, text("out"))

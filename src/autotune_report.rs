@@ -45,7 +45,9 @@ impl Bar {
             Event::Refused { workload, config, reason } => {
                 self.bar.suspend(|| eprintln!("refused: {} {config}: {reason}", named(workload)));
             }
-            Event::Alarm(text) => self.bar.suspend(|| eprintln!("WARNING: {text}; update the driver, and report it")),
+            Event::Alarm(text) => {
+                self.bar.suspend(|| eprintln!("WARNING: {text}; update the driver, and report it"))
+            }
             Event::Left(workload, why) => {
                 self.bar.suspend(|| eprintln!("notice: {} stays as it was: {why}", named(workload)));
             }
@@ -90,7 +92,11 @@ pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
         console::line(format_args!("{what}: {:.1} before, {:.1} after ({gain:+.1} %)", c.before, c.after))?;
         for s in &c.shares {
             let fate = if s.kept { "" } else { ", not kept" };
-            console::line(format_args!("  without {}: {:+.1} % time{fate}", s.name, s.slower_without * 100.0))?;
+            console::line(format_args!(
+                "  without {}: {:+.1} % time{fate}",
+                s.name,
+                s.slower_without * 100.0
+            ))?;
         }
     }
     let changed = outcome.tuned.settled.iter().filter(|s| s.changed()).count();

@@ -155,7 +155,11 @@ impl<'a> Bench<'a> {
         self.track.independent(&self.choices.variants[candidate], bound, *n).ok()
     }
 
-    fn finish(&mut self, candidate: usize, made: Result<(String, Pipeline), Rejection>) -> Result<(), Rejection> {
+    fn finish(
+        &mut self,
+        candidate: usize,
+        made: Result<(String, Pipeline), Rejection>,
+    ) -> Result<(), Rejection> {
         let variant = &self.choices.variants[candidate];
         let (hash, pipeline) = made?;
         self.hashes.insert(candidate, hash);
@@ -177,8 +181,7 @@ fn compile(device: &Device, variant: &Variant, rendered: &Rendered) -> wgforge_r
 
 fn make(device: &Device, variant: &Variant) -> Result<(String, Pipeline), Rejection> {
     let rendered = variant.render(Target::Native).map_err(|e| Rejection::Render(e.to_string()))?;
-    let pipeline =
-        compile(device, variant, &rendered).map_err(|e| Rejection::Compile(e.to_string()))?;
+    let pipeline = compile(device, variant, &rendered).map_err(|e| Rejection::Compile(e.to_string()))?;
     Ok((rendered.hash, pipeline))
 }
 

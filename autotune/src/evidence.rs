@@ -220,9 +220,7 @@ impl Evidence {
     fn line(&mut self, line: &Line) -> Result<(), Error> {
         let mut text = serde_json::to_string(line).unwrap_or_default();
         text.push('\n');
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|source| Error::File { path: self.path.clone(), source })
+        self.file.write_all(text.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
     /// Records the device's rates.
@@ -286,7 +284,8 @@ fn read(path: &Path, conditions: &Conditions) -> Option<Vec<Settled>> {
             Line::End => return None,
             Line::Candidate { workload, record } => records.push((workload, record)),
             Line::Settled { settled: mut s } => {
-                s.records = records.iter().filter(|(w, _)| *w == s.workload).map(|(_, r)| r.clone()).collect();
+                s.records =
+                    records.iter().filter(|(w, _)| *w == s.workload).map(|(_, r)| r.clone()).collect();
                 settled.retain(|old| old.workload != s.workload);
                 settled.push(*s);
             }

@@ -13,14 +13,14 @@
 //! ```
 
 mod bandwidth;
-mod report;
-mod confirm;
 mod candidates;
+mod confirm;
 mod cost;
 mod evidence;
 pub mod generic;
 mod prove;
 mod reference;
+mod report;
 mod roofline;
 pub mod search;
 mod select;
@@ -32,15 +32,13 @@ mod tuner;
 use std::path::PathBuf;
 
 pub use bandwidth::read_gb_s;
+pub use confirm::{Confirmed, Group, Share, confirm};
 pub use cost::{Call, Cost, Unit, cost};
 pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
 pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
-pub use confirm::{Confirmed, Group, Share, confirm};
 pub use report::html;
 pub use roofline::Roofline;
-pub use select::{
-    Candidate, Mismatch, Origin, Selection, WGPU, device_id, for_adapter, mismatches, select,
-};
+pub use select::{Candidate, Mismatch, Origin, Selection, WGPU, device_id, for_adapter, mismatches, select};
 pub use store::{Loaded, Lock, cache_folder, file_name, load, load_folder, save, save_merged};
 pub use time::Clock;
 pub use tuner::{Event, Mode, Request, Session, tune};

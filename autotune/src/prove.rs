@@ -124,6 +124,9 @@ fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Kind, u32, u32)> {
         Variant::Argmax { .. } | Variant::Topk { .. } | Variant::Sample { .. } => {
             vec![(Kind::Random, 1, 0), (Kind::Random, 1, 70)]
         }
+        // As many tokens as there is room for.
+        Variant::PleMix { shape, .. } => vec![(Kind::Random, shape.capacity.min(5), 21)],
+        Variant::Gather { shape, .. } if shape.by_slot => vec![(Kind::Random, shape.rows.min(5), 21)],
         _ => vec![(Kind::Random, 5, 21), (Kind::Extreme, 1, 0)],
     }
 }
@@ -302,7 +305,8 @@ pub(crate) fn prove(
 ) -> Result<(), Rejection> {
     proofs.iter().try_for_each(|proof| match variant {
         Variant::Attention { config, .. } if config.splits > 1 => {
-            let merge = merge.ok_or_else(|| Rejection::Fails("there is no merge to join its ranges".into()))?;
+            let merge =
+                merge.ok_or_else(|| Rejection::Fails("there is no merge to join its ranges".into()))?;
             split_attention(device, pipeline, variant, proof, merge)
         }
         Variant::Argmax { shape, config } if !shape.last => {
@@ -331,7 +335,9 @@ fn split_attention(
     let mut first = proof.case.buffers[..4].to_vec();
     first.push(vec![POISON; words]);
     let partials = run_pipeline(device, pipeline, variant.groups(1), &first)?.pop().unwrap_or_default();
-    if let Some(i) = partials.chunks_exact(shape.dim as usize + 4).position(|r| r[..r.len() - 4].contains(&POISON)) {
+    if let Some(i) =
+        partials.chunks_exact(shape.dim as usize + 4).position(|r| r[..r.len() - 4].contains(&POISON))
+    {
         let report = format!("`partials`: a quad of range {i} was not written");
         return Err(Rejection::Wrong { case: proof.name.clone(), report });
     }

@@ -139,7 +139,9 @@ fn workload(out: &mut String, i: usize, s: &Settled) -> std::fmt::Result {
             out,
             "<div class=\"dim\">overlapping: {:.1} GB/s, generic {}</div>",
             s.bytes as f64 / us / 1e3,
-            generic.independent_us.map_or("not measured".into(), |g| format!("{:.1} GB/s", s.bytes as f64 / g / 1e3))
+            generic
+                .independent_us
+                .map_or("not measured".into(), |g| format!("{:.1} GB/s", s.bytes as f64 / g / 1e3))
         )?;
     }
     let refused: Vec<&Record> = s.records.iter().filter(|r| r.reason.is_some()).collect();
@@ -156,8 +158,12 @@ fn workload(out: &mut String, i: usize, s: &Settled) -> std::fmt::Result {
 
 /// A dot for each candidate at its median, on a logarithmic axis from the roofline on.
 fn strip(out: &mut String, s: &Settled) -> std::fmt::Result {
-    let medians: Vec<(&Record, f64)> =
-        s.records.iter().filter_map(|r| median(&r.samples).map(|m| (r, m))).filter(|(_, m)| *m > 0.0).collect();
+    let medians: Vec<(&Record, f64)> = s
+        .records
+        .iter()
+        .filter_map(|r| median(&r.samples).map(|m| (r, m)))
+        .filter(|(_, m)| *m > 0.0)
+        .collect();
     let marked = [Some(&s.winner), s.before.as_ref(), s.generic.as_ref()];
     let times = medians.iter().map(|(_, m)| *m).chain(marked.iter().flatten().map(|m| m.us.median));
     let (low, high) = times
@@ -174,11 +180,7 @@ fn strip(out: &mut String, s: &Settled) -> std::fmt::Result {
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"times of the candidates\" \
          font-size=\"11\" font-family=\"system-ui,sans-serif\" fill=\"currentColor\">"
     )?;
-    write!(
-        out,
-        "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"62\" y2=\"62\" stroke=\"#98a2ae\"/>",
-        WIDTH - LEFT
-    )?;
+    write!(out, "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"62\" y2=\"62\" stroke=\"#98a2ae\"/>", WIDTH - LEFT)?;
     for (i, (record, us)) in medians.iter().enumerate() {
         // Dots of equal times side by side: their height means nothing.
         let y = 30.0 + (i * 7 % 5) as f64 * 5.5;

@@ -105,11 +105,23 @@ impl Rate {
             }
             Kind::F32 => {
                 let step = "a# = fma(a#, vec4<f32>(0.999), vec4<f32>(0.001));";
-                ("", "vec4<f32>", "vec4<f32>(f32(seed) * 1e-9 + #.0)", step, "bitcast<u32>(dot(a#, vec4<f32>(1.0)))")
+                (
+                    "",
+                    "vec4<f32>",
+                    "vec4<f32>(f32(seed) * 1e-9 + #.0)",
+                    step,
+                    "bitcast<u32>(dot(a#, vec4<f32>(1.0)))",
+                )
             }
             Kind::F16 => {
                 let step = "a# = fma(a#, vec4<f16>(0.5h), vec4<f16>(1.0h));";
-                ("enable f16;\n", "vec4<f16>", "vec4<f16>(f16(f32(seed) * 1e-9 + #.0))", step, "u32(a#.x + a#.y + a#.z + a#.w)")
+                (
+                    "enable f16;\n",
+                    "vec4<f16>",
+                    "vec4<f16>(f16(f32(seed) * 1e-9 + #.0))",
+                    step,
+                    "u32(a#.x + a#.y + a#.z + a#.w)",
+                )
             }
         };
         let chains = |text: &str, join: &str| -> String {

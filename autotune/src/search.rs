@@ -148,14 +148,14 @@ impl Search<'_> {
         }
         // Downhill along one field at a time, from the best so far, until no field helps.
         while let Some(leader) = self.leader() {
-            let near: Vec<usize> = (0..all)
-                .filter(|i| !self.seen.contains(i) && self.adjacent(leader, *i))
-                .collect();
+            let near: Vec<usize> =
+                (0..all).filter(|i| !self.seen.contains(i) && self.adjacent(leader, *i)).collect();
             if near.is_empty() {
                 return if self.seen.len() == all { Ended::Exhausted } else { Ended::Enough };
             }
             let ended = self.walk(near, Ended::Enough);
-            if ended != Ended::Enough || self.leader() == Some(leader) || self.seen.len() >= self.effort.most {
+            if ended != Ended::Enough || self.leader() == Some(leader) || self.seen.len() >= self.effort.most
+            {
                 return ended;
             }
         }
@@ -253,7 +253,8 @@ impl Search<'_> {
                 .take(16)
                 .collect();
             // What is there now stays to the end: the winner has to beat it.
-            let before = alive.iter().map(|(at, _)| *at).find(|at| self.trials[*at].candidate == self.space.before);
+            let before =
+                alive.iter().map(|(at, _)| *at).find(|at| self.trials[*at].candidate == self.space.before);
             staying.extend(before.filter(|at| !staying.contains(at)));
             wanted = (wanted * 2).min(self.effort.last);
             let short = |s: &Self, at: usize| s.trials[at].samples.len() < wanted;
@@ -287,7 +288,9 @@ impl Search<'_> {
         let winner = ranked.iter().filter(|(_, s)| equal(s)).map(|(c, _)| *c).min();
         let before = ranked.iter().find(|(c, _)| *c == self.space.before).map(|(_, s)| *s);
         let winner = match before {
-            Some(b) if b.median * (1.0 - MARGIN) <= best.median || b.low <= best.high => Some(self.space.before),
+            Some(b) if b.median * (1.0 - MARGIN) <= best.median || b.low <= best.high => {
+                Some(self.space.before)
+            }
             _ => winner,
         };
         let others = self.trials.iter().filter(|t| Some(t.candidate) != winner);
@@ -319,7 +322,8 @@ impl Search<'_> {
 
     /// Whether two configurations differ in one field.
     fn adjacent(&self, a: usize, b: usize) -> bool {
-        let (Some(a), Some(b)) = (self.space.configs[a].as_object(), self.space.configs[b].as_object()) else {
+        let (Some(a), Some(b)) = (self.space.configs[a].as_object(), self.space.configs[b].as_object())
+        else {
             return false;
         };
         a.iter().filter(|(k, v)| b.get(*k) != Some(v)).count() == 1

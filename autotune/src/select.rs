@@ -1,9 +1,6 @@
 //! Which database a device gets, and why.
 
-use wgforge_codegen::{
-    Caps, Database,
-    db::Header,
-};
+use wgforge_codegen::{Caps, Database, db::Header};
 use wgforge_runtime::AdapterReport;
 
 use crate::{DeviceId, Error, cache_folder, generic, load_folder};
@@ -116,9 +113,15 @@ impl std::fmt::Display for Mismatch {
         match self {
             Self::Vendor { made_on } => write!(f, "was made on {made_on}, another vendor's"),
             Self::Subgroups { class, here } => write!(f, "was made for class {class}, this device is {here}"),
-            Self::F16 { made_with: true } => write!(f, "was made with f16 in shaders, which is not there now"),
-            Self::F16 { made_with: false } => write!(f, "was made without f16 in shaders, which is there now"),
-            Self::Limit { what, wanted, here } => write!(f, "was made for {wanted} {what}, this device has {here}"),
+            Self::F16 { made_with: true } => {
+                write!(f, "was made with f16 in shaders, which is not there now")
+            }
+            Self::F16 { made_with: false } => {
+                write!(f, "was made without f16 in shaders, which is there now")
+            }
+            Self::Limit { what, wanted, here } => {
+                write!(f, "was made for {wanted} {what}, this device has {here}")
+            }
             Self::Wgsl { entries } => write!(f, "{entries} kernels: the templates changed since tuning"),
             Self::Device { made_on } => write!(f, "was made on another card, {made_on}"),
             Self::Driver { made_with, here } => write!(f, "was made with driver {made_with}, here is {here}"),
@@ -245,7 +248,11 @@ fn closeness(candidate: &Candidate, adapter: &AdapterReport) -> Result<Closeness
     let found = mismatches(header, adapter);
     let hard: Vec<String> = found.iter().filter(|m| m.is_hard()).map(ToString::to_string).collect();
     if !hard.is_empty() {
-        return Err(format!("(tuned on {}) is not used: it {}; run `wgforge autotune`", made_on.name, hard.join(", it ")));
+        return Err(format!(
+            "(tuned on {}) is not used: it {}; run `wgforge autotune`",
+            made_on.name,
+            hard.join(", it ")
+        ));
     }
     let other = |m: &Mismatch| {
         matches!(m, Mismatch::Device { .. } | Mismatch::Driver { .. } | Mismatch::Backend { .. })
@@ -329,7 +336,10 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
         let why = format!("{}: {}", candidate.name, explain(&close, &candidate));
         for mismatch in found.iter().filter(|m| !matches!(m, Mismatch::Wgsl { .. })) {
             let then = if mismatch.is_hard() { "named, so taken all the same" } else { "used all the same" };
-            notes.push(format!("{} {mismatch}; {then}; `wgforge autotune` tunes for this device", candidate.name));
+            notes.push(format!(
+                "{} {mismatch}; {then}; `wgforge autotune` tunes for this device",
+                candidate.name
+            ));
         }
         let (name, origin) = (candidate.name, candidate.origin);
         return Ok(Selection { database, name, origin, why, notes, mismatches: found });

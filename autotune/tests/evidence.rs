@@ -5,19 +5,14 @@ use std::path::Path;
 
 use serde_json::json;
 use wgforge_autotune::{
-    Conditions, Database, DeviceId, Error, Evidence, Lock, Measured, Record, Settled, load, save, save_merged,
-    stats::summary,
+    Conditions, Database, DeviceId, Error, Evidence, Lock, Measured, Record, Settled, load, save,
+    save_merged, stats::summary,
 };
 use wgforge_codegen::{Caps, Target, Workload, shapes};
 
 fn conditions(mode: &str) -> Conditions {
-    let device = DeviceId {
-        name: "Card".into(),
-        vendor: 1,
-        device: 2,
-        driver: "3".into(),
-        backend: "vulkan".into(),
-    };
+    let device =
+        DeviceId { name: "Card".into(), vendor: 1, device: 2, driver: "3".into(), backend: "vulkan".into() };
     Conditions { device, codegen: "0.1.0".into(), wgpu: "30.0.1".into(), mode: mode.into(), seed: 1 }
 }
 

@@ -4,7 +4,7 @@
 use wgforge_autotune::{Proof, Rejection, Shader, agrees, proofs};
 use wgforge_codegen::{
     Rendered, Target, Variant, Workload,
-    kernels::{attention, gemv::Epilogue},
+    kernels::{attention, gather, gemv::Epilogue, ple_mix},
     shapes,
     types::{Act, Scale},
 };
@@ -93,7 +93,8 @@ fn a_tail_that_is_not_written_is_refused() {
 #[test]
 fn a_window_off_by_one_is_refused() {
     let Some(device) = device() else { return };
-    let is = |w: &Workload| matches!(w, Workload::Attention(s) if s.window > 0 && !s.decode && s.out == Act::F32);
+    let is =
+        |w: &Workload| matches!(w, Workload::Attention(s) if s.window > 0 && !s.decode && s.out == Act::F32);
     let workload = shapes::odd().into_iter().find(is).expect("attention with a window");
     let Workload::Attention(shape) = workload else { unreachable!("it was looked for") };
     let window = shape.window;
@@ -111,7 +112,11 @@ fn a_window_off_by_one_is_refused() {
 fn rounding_halves_up_is_refused() {
     let Some(device) = device() else { return };
     let workload = product(|s| {
-        s.x == Act::I8 && s.grids && s.scale == Scale::Row && s.out == Act::F32 && s.columns >= 97
+        s.x == Act::I8
+            && s.grids
+            && s.scale == Scale::Row
+            && s.out == Act::F32
+            && s.columns >= 97
             && s.epilogue == Epilogue::Store
     });
     let plant = Plant::new(&device, workload.generic(device.caps()));
@@ -136,7 +141,14 @@ fn what_does_not_compile_is_refused_with_the_compilers_words() {
 fn right_kernels_pass_all_proofs() {
     let Some(device) = device() else { return };
     let mut failures = Vec::new();
-    for workload in shapes::odd() {
+    let mut all = shapes::odd();
+    // With room for one token only, as decode has it.
+    all.extend(shapes::odd().into_iter().filter_map(|w| match w {
+        Workload::PleMix(s) => Some(Workload::PleMix(ple_mix::Shape { capacity: 1, ..s })),
+        Workload::Gather(s) if s.by_slot => Some(Workload::Gather(gather::Shape { rows: 1, ..s })),
+        _ => None,
+    }));
+    for workload in all {
         let mut some = vec![workload.generic(device.caps())];
         some.extend(workload.candidates(device.caps()).into_iter().step_by(37).take(2));
         for variant in some {

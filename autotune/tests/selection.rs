@@ -105,7 +105,10 @@ fn another_driver_or_class_is_not_this_adapter() {
     assert!(selection.why.contains("same vendor"), "{}", selection.why);
     let wider = adapter("Card A", 0x10de, subgroup(64, true));
     let refused = select(&wider, vec![tuned("old", &then, Origin::Cache)]).expect_err("another class");
-    assert!(refused.to_string().contains("tuned on Card A") && refused.to_string().contains("class"), "{refused}");
+    assert!(
+        refused.to_string().contains("tuned on Card A") && refused.to_string().contains("class"),
+        "{refused}"
+    );
 }
 
 #[test]

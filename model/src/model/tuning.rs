@@ -24,8 +24,7 @@ impl Model {
         let (owners, layers) = (self.config.num_kv_owners(), self.config.num_layers());
         let (chosen, sampling) = (self.chosen, self.sampling);
         let keep = Choice::keep(to_u32(self.generation.top_k).min(Choice::MAX_TOP_K));
-        let (host_one, host_many) =
-            (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
+        let (host_one, host_many) = (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
         let mut b = self.builder(Which::One);
         let mut stream = Stream::Whole(b.embed(host_one).await?);
         for i in 0..layers {
