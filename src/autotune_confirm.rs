@@ -16,6 +16,9 @@ use crate::session::{Place, Session};
 /// Rounds of each comparison at most.
 const ROUNDS: usize = 9;
 
+/// Seconds a sample should take, so that a scheduler's slice does not decide.
+const SAMPLE_S: f64 = 0.3;
+
 /// A kernel that would be computed otherwise than now.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
@@ -116,7 +119,8 @@ pub(crate) fn confirm(
     Ok((found, dropped))
 }
 
-/// Runs a short prompt or a few tokens. `short`: only to have everything made.
+/// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
+/// again and again until the sample is long enough.
 fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool) -> Result<f64> {
     let config = session.model.config();
     let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
@@ -131,13 +135,21 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
     let prompt = prompt.min(room / 2);
     let id = |i| u32::try_from(random(7, i) % vocab).unwrap_or(0);
     let prompt: Vec<u32> = (0..u64::from(prompt)).map(id).collect();
-    let count = prompt.len();
+    let count = prompt.len() as f64;
     let request = Request { prompt, max_new: tokens, choice: Choice::Greedy, stop: Vec::new() };
-    session.model.reset();
-    let stats = block_on(session.model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
-    Ok(if prefill {
-        stats.first_token_s / count as f64
-    } else {
-        stats.decode_s / f64::from(stats.tokens.saturating_sub(1).max(1))
-    })
+    let (mut seconds, mut steps) = (0.0, 0.0);
+    loop {
+        session.model.reset();
+        let stats = block_on(session.model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
+        if prefill {
+            seconds += stats.first_token_s;
+            steps += count;
+        } else {
+            seconds += stats.decode_s;
+            steps += f64::from(stats.tokens.saturating_sub(1).max(1));
+        }
+        if short || seconds >= SAMPLE_S {
+            return Ok(seconds / steps);
+        }
+    }
 }

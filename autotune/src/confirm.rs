@@ -30,7 +30,7 @@ pub struct Share {
 pub struct Confirmed {
     /// Median time with nothing tuned, in the unit of the measure.
     pub before: f64,
-    /// Median time with the groups that stay.
+    /// Time with the groups that stay: `before` less the median gain of pairs measured together.
     pub after: f64,
     /// Each group's part.
     pub shares: Vec<Share>,
@@ -62,52 +62,62 @@ pub fn confirm<E>(
     // The first run makes pipelines.
     measure(&none)?;
     measure(&all)?;
-    let (mut with, mut bare, mut lacking) = (Vec::new(), Vec::new(), vec![Vec::new(); n]);
+    // Of one group, leaving it out is having none.
+    let lists = if n == 1 { 2 } else { 2 + n };
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); lists];
     let mut done = 0;
     while done < rounds.max(LEAST) && (done < LEAST || !over()) {
-        with.push(measure(&all)?);
-        bare.push(measure(&none)?);
-        // Of one group, leaving it out is having none.
-        for (i, times) in lacking.iter_mut().enumerate() {
-            times.push(if n == 1 { bare[done] } else { measure(&without(i))? });
+        // Each round begins elsewhere: whoever is always first would have the coldest clocks.
+        for k in 0..lists {
+            let which = (k + done) % lists;
+            let time = match which {
+                0 => measure(&all)?,
+                1 => measure(&none)?,
+                i => measure(&without(i - 2))?,
+            };
+            times[which].push(time);
         }
         done += 1;
     }
-    let ratios = |slow: &[f64], fast: &[f64]| -> Vec<f64> {
-        slow.iter().zip(fast).map(|(s, f)| s / f - 1.0).collect()
-    };
+    let (with, bare) = (&times[0], &times[1]);
     let mut shares: Vec<Share> = groups
         .iter()
-        .zip(&lacking)
-        .map(|(group, times)| {
-            let r = ratios(times, &with);
+        .enumerate()
+        .map(|(i, group)| {
+            let lacking = if n == 1 { bare } else { &times[2 + i] };
+            let r = ratios(lacking, with);
             let interval = interval(&r).unwrap_or_default();
             let slower_without = median(&r).unwrap_or(0.0);
             Share { name: group.name.clone(), slower_without, interval, kept: interval.0 > 0.0 }
         })
         .collect();
-    let mut before = median(&bare).unwrap_or(0.0);
-    let mut after = median(&with).unwrap_or(0.0);
+    let mut before = bare.clone();
+    let mut gain = ratios(bare, with);
     let kept: Vec<bool> = shares.iter().map(|s| s.kept).collect();
-    if kept != all {
-        let (mut rest, mut bare_again) = (Vec::new(), Vec::new());
+    if !kept.contains(&true) {
+        gain.clear();
+    } else if kept != all {
+        gain.clear();
         for _ in 0..done {
-            rest.push(measure(&kept)?);
-            bare_again.push(measure(&none)?);
+            let (rest, again) = (measure(&kept)?, measure(&none)?);
+            gain.push(again / rest - 1.0);
+            before.push(again);
         }
-        after = median(&rest).unwrap_or(after);
-        let gain = interval(&ratios(&bare_again, &rest)).unwrap_or_default();
-        if kept.contains(&true) && gain.1 < 0.0 {
+        // What helps beside the others may not help alone.
+        if median(&gain).is_some_and(|g| g < 0.0) {
             shares.iter_mut().for_each(|s| s.kept = false);
-        }
-        if shares.iter().all(|s| !s.kept) {
-            // Nothing changed, so all that was measured without changes is one sample.
-            bare.extend(bare_again);
-            before = median(&bare).unwrap_or(before);
-            after = before;
+            gain.clear();
         }
     }
+    // Paired ratios, so that a drift of clocks cancels.
+    let before = median(&before).unwrap_or(0.0);
+    let after = before / (1.0 + median(&gain).unwrap_or(0.0));
     Ok(Confirmed { before, after, shares, rounds: done })
+}
+
+/// How much longer each of `slow` took than its partner.
+fn ratios(slow: &[f64], fast: &[f64]) -> Vec<f64> {
+    slow.iter().zip(fast).map(|(s, f)| s / f - 1.0).collect()
 }
 
 #[cfg(test)]

@@ -328,7 +328,8 @@ impl Tuner<'_> {
             configs: choices.configs(),
             before: choices.before,
             known: vec![choices.generic],
-            bound_us: Some(bound_us),
+            // Software's rates vary by more than a bound is worth.
+            bound_us: Some(bound_us).filter(|_| !self.cpu),
         };
         let effort = self.request.mode.effort(self.cpu);
         let found = search(&space, &effort, self.request.seed, &mut bench);
