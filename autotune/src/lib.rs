@@ -1,5 +1,14 @@
-//! Tuning databases: where they are kept, the defaults for devices nobody has tuned, and the
-//! choice of one for the device at hand.
+//! The autotuner: the fastest proven configuration of each kernel on a device, where such results
+//! are kept, the defaults for devices nobody has tuned, and the choice among them.
+//!
+//! [`tune`] takes workloads and a device. It measures what the device can do at best
+//! ([`Roofline`]), and for each workload renders candidates, proves each against the CPU reference
+//! ([`proofs`]), and times the proven ones interleaved, as a decoded token runs them: each
+//! dispatch waits for the one before, on weights that no cache holds. [`search`](search::search)
+//! decides which to try. All of it is kept as [`Evidence`]; [`html`] makes a page of it, and
+//! [`confirm`] asks whether the winners make a whole program faster.
+//!
+//! Which database a device gets:
 //!
 //! ```no_run
 //! # fn example(adapter: &wgforge_runtime::AdapterReport) -> Result<(), wgforge_autotune::Error> {

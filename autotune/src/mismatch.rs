@@ -159,3 +159,12 @@ pub fn mismatches(header: &Header, adapter: &AdapterReport) -> Vec<Mismatch> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_of_wgpu_is_the_pinned_one() {
+        let pinned = format!("wgpu = {{ version = \"={}\"", super::WGPU);
+        assert!(include_str!("../../Cargo.toml").contains(&pinned), "the workspace pins another: {pinned}");
+    }
+}

@@ -66,7 +66,7 @@ pub struct Proof {
     pub name: String,
     /// The inputs.
     pub case: Case,
-    /// The buffers afterwards.
+    /// The buffers afterwards; those that are not written are left empty.
     pub expected: Vec<Vec<u32>>,
 }
 
@@ -81,7 +81,13 @@ pub fn proofs(variant: &Variant, seed: u64, few_tokens: bool) -> Vec<Proof> {
         .map(|((kind, tokens, position), i)| {
             let mut case = Case::draw(&plain, tokens, position, seed.wrapping_add(i));
             sharpen(&plain, &mut case, kind);
-            let expected = case.expected(&plain);
+            let mut expected = case.expected(&plain);
+            // Only outputs are compared, and weights are large.
+            for (name, words) in plain.bindings().iter().zip(&mut expected) {
+                if !plain.written().contains(name) {
+                    *words = Vec::new();
+                }
+            }
             let name = format!("{kind:?} inputs, {} tokens at {position}, seed {seed}", case.tokens);
             Proof { name, case, expected }
         })
