@@ -193,9 +193,9 @@ fn confirm(
     if changes.is_empty() {
         return Ok(());
     }
-    let (confirmed, dropped) = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
-    outcome.confirmed = confirmed;
-    outcome.dropped = dropped;
+    let verdict = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
+    outcome.confirmed = verdict.confirmed;
+    outcome.dropped = verdict.dropped;
     Ok(())
 }
 

@@ -19,6 +19,15 @@ const ROUNDS: usize = 9;
 /// Seconds a sample should take, so that a scheduler's slice does not decide.
 const SAMPLE_S: f64 = 0.3;
 
+/// What whole tokens said.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// Tokens a second, by what was measured.
+    pub(crate) confirmed: Vec<(String, Confirmed)>,
+    /// Workloads of the groups that do not stay.
+    pub(crate) dropped: Vec<Workload>,
+}
+
 /// A kernel that would be computed otherwise than now.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
@@ -48,15 +57,14 @@ fn stages(name: &str) -> (bool, bool) {
     }
 }
 
-/// Measures decode and prefill, each with the groups that have a part in it. Returns what was
-/// found, in tokens a second, and the workloads of the groups that do not stay.
+/// Measures decode and prefill, each with the groups that have a part in it.
 pub(crate) fn confirm(
     session: &mut Session,
     present: &Kernels,
     changes: &[Change],
     deadline: Instant,
     quiet: bool,
-) -> Result<(Vec<(String, Confirmed)>, Vec<Workload>)> {
+) -> Result<Verdict> {
     let mut all: Vec<&'static str> = Vec::new();
     for change in changes {
         let name = family(&change.workload);
@@ -65,7 +73,7 @@ pub(crate) fn confirm(
         }
     }
     let cpu = matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu");
-    let (mut found, mut dropped) = (Vec::new(), Vec::new());
+    let mut verdict = Verdict::default();
     for (what, prefill) in [("decode", false), ("prefill", true)] {
         let names: Vec<&str> = all
             .iter()
@@ -107,16 +115,16 @@ pub(crate) fn confirm(
         for (share, name) in measured.shares.iter().zip(&names) {
             if !share.kept {
                 let gone = changes.iter().filter(|c| family(&c.workload) == *name);
-                dropped.extend(gone.map(|c| c.workload.clone()));
+                verdict.dropped.extend(gone.map(|c| c.workload.clone()));
             }
         }
         // From seconds a token to tokens a second.
         measured.before = 1.0 / measured.before.max(1e-12);
         measured.after = 1.0 / measured.after.max(1e-12);
-        found.push((format!("{what}, tokens a second"), measured));
+        verdict.confirmed.push((format!("{what}, tokens a second"), measured));
     }
     session.model.set_kernels(present.clone());
-    Ok((found, dropped))
+    Ok(verdict)
 }
 
 /// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise

@@ -46,7 +46,7 @@ impl Bar {
                 self.bar.suspend(|| eprintln!("refused: {} {config}: {reason}", named(workload)));
             }
             Event::Alarm(text) => {
-                self.bar.suspend(|| eprintln!("WARNING: {text}; update the driver, and report it"))
+                self.bar.suspend(|| eprintln!("WARNING: {text}; update the driver, and report it"));
             }
             Event::Left(workload, why) => {
                 self.bar.suspend(|| eprintln!("notice: {} stays as it was: {why}", named(workload)));

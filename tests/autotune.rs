@@ -120,15 +120,17 @@ fn settled(cache: &Path) -> usize {
 fn under_way(cache: &Path) -> Child {
     let earlier = settled(cache);
     let arguments = ["autotune", "--kernel", "norm", "--kernel", "gemv", "--full", "--no-confirm"];
-    let child = command(cache, &arguments).spawn().expect("it starts");
+    let mut child = command(cache, &arguments).spawn().expect("it starts");
     let start = Instant::now();
-    loop {
-        if settled(cache) > earlier {
-            return child;
+    while settled(cache) <= earlier {
+        if start.elapsed() > Duration::from_secs(120) {
+            child.kill().expect("killed");
+            let output = child.wait_with_output().expect("gone");
+            panic!("nothing was settled in two minutes: {}", text(&output.stderr));
         }
-        assert!(start.elapsed() < Duration::from_secs(120), "nothing was settled in two minutes");
         std::thread::sleep(Duration::from_millis(50));
     }
+    child
 }
 
 #[cfg(unix)]

@@ -41,6 +41,9 @@ pub struct Confirmed {
 /// Rounds that make a median worth something.
 const LEAST: usize = 3;
 
+/// A gain below this is none, however sure: the next driver moves more.
+const WORTH: f64 = 0.003;
+
 /// Measures all groups together, none, and all but each, in interleaved rounds; groups without
 /// which nothing gets slower (the interval of the paired ratios reaches down to none) do not stay.
 /// `measure` gets which groups to use and returns a time, smaller being better. At most `rounds`
@@ -88,7 +91,8 @@ pub fn confirm<E>(
             let r = ratios(lacking, with);
             let interval = interval(&r).unwrap_or_default();
             let slower_without = median(&r).unwrap_or(0.0);
-            Share { name: group.name.clone(), slower_without, interval, kept: interval.0 > 0.0 }
+            let kept = interval.0 > 0.0 && slower_without >= WORTH;
+            Share { name: group.name.clone(), slower_without, interval, kept }
         })
         .collect();
     let mut before = bare.clone();
