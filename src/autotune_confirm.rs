@@ -1,6 +1,7 @@
 //! Whether the winners of `wgforge autotune` make whole tokens faster.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -47,17 +48,15 @@ fn family(workload: &Workload) -> &'static str {
     }
 }
 
-/// Whether a group has a part in prefill, and in decode.
-fn stages(name: &str) -> (bool, bool) {
-    match name {
-        "prefill products" | "prefill attention" => (true, false),
-        "decode products" | "decode attention" => (false, true),
-        // Tuned for one token; many are run as well, but decode decides.
-        _ => (false, true),
-    }
+/// Whether a family is measured in prefill. Kernels that serve both were tuned for one token, and
+/// decode decides about them.
+fn in_prefill(family: &str) -> bool {
+    matches!(family, "prefill products" | "prefill attention")
 }
 
-/// Measures decode and prefill, each with the groups that have a part in it.
+/// Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
+/// Where there is no time to measure each group, all of them are one; where there is none for that
+/// either, the kernels' own times have to do, with a notice.
 pub(crate) fn confirm(
     session: &mut Session,
     present: &Kernels,
@@ -65,57 +64,63 @@ pub(crate) fn confirm(
     deadline: Instant,
     quiet: bool,
 ) -> Result<Verdict> {
-    let mut all: Vec<&'static str> = Vec::new();
-    for change in changes {
-        let name = family(&change.workload);
-        if !all.contains(&name) {
-            all.push(name);
-        }
-    }
-    let cpu = matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu");
     let mut verdict = Verdict::default();
     for (what, prefill) in [("decode", false), ("prefill", true)] {
-        let names: Vec<&str> = all
-            .iter()
-            .copied()
-            .filter(|name| if prefill { stages(name).0 } else { stages(name).1 })
-            .collect();
-        if names.is_empty() || console::interrupted().load(std::sync::atomic::Ordering::SeqCst) {
+        if console::interrupted().load(Ordering::SeqCst) {
+            break;
+        }
+        let mut families: Vec<(String, Vec<&Change>)> = Vec::new();
+        for change in changes.iter().filter(|c| in_prefill(family(&c.workload)) == prefill) {
+            let name = family(&change.workload);
+            match families.iter_mut().find(|(n, _)| n == name) {
+                Some((_, list)) => list.push(change),
+                None => families.push((name.to_owned(), vec![change])),
+            }
+        }
+        if families.is_empty() {
             continue;
         }
         let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
-        let groups: Vec<Group> = names
-            .iter()
-            .map(|name| Group {
-                name: (*name).into(),
-                kernels: changes.iter().filter(|c| family(&c.workload) == *name).count(),
-            })
-            .collect();
-        let mut used_before: Option<Vec<bool>> = None;
-        let measured = confirm_groups(&groups, ROUNDS, &mut || Instant::now() >= deadline, &mut |used| {
+        // How long a measurement takes decides how many there can be.
+        let start = Instant::now();
+        session.model.set_kernels(present.clone());
+        measure(session, prefill)?;
+        let each = start.elapsed();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let needed = |groups: usize| each * u32::try_from(2 + 3 * (2 + groups)).unwrap_or(u32::MAX);
+        if families.len() > 1 && needed(families.len()) > left {
+            let all = families.drain(..).flat_map(|(_, list)| list).collect();
+            families.push(("all changes together".into(), all));
+        }
+        if needed(0) > left {
+            bar.finish_and_clear();
+            eprintln!(
+                "notice: {what} of whole tokens was not measured: it would take {:.0} s and {:.0} s are left; \
+                 the kernels' own times decide (--budget gives more)",
+                needed(0).as_secs_f64(),
+                left.as_secs_f64()
+            );
+            continue;
+        }
+        let groups: Vec<Group> =
+            families.iter().map(|(name, list)| Group { name: name.clone(), kernels: list.len() }).collect();
+        let mut over = || Instant::now() >= deadline || console::interrupted().load(Ordering::SeqCst);
+        let measured = confirm_groups(&groups, ROUNDS, &mut over, &mut |used| {
             bar.tick();
-            if used_before.as_deref() != Some(used) {
-                let taken: Vec<Variant> = changes
-                    .iter()
-                    .filter(|c| {
-                        let name = family(&c.workload);
-                        names.iter().zip(used).any(|(n, used)| *used && *n == name)
-                    })
-                    .map(|c| c.variant.clone())
-                    .collect();
-                session.model.set_kernels(present.with(&taken));
-                used_before = Some(used.to_vec());
-                // Pipelines and bind groups are made by a first run.
-                seconds_a_token(session, prefill, true, cpu)?;
-            }
-            seconds_a_token(session, prefill, false, cpu)
+            let taken: Vec<Variant> = families
+                .iter()
+                .zip(used)
+                .filter(|(_, used)| **used)
+                .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
+                .collect();
+            session.model.set_kernels(present.with(&taken));
+            measure(session, prefill)
         });
         bar.finish_and_clear();
         let mut measured = measured?;
-        for (share, name) in measured.shares.iter().zip(&names) {
+        for (share, (_, list)) in measured.shares.iter().zip(&families) {
             if !share.kept {
-                let gone = changes.iter().filter(|c| family(&c.workload) == *name);
-                verdict.dropped.extend(gone.map(|c| c.workload.clone()));
+                verdict.dropped.extend(list.iter().map(|c| c.workload.clone()));
             }
         }
         // From seconds a token to tokens a second.
@@ -127,6 +132,13 @@ pub(crate) fn confirm(
     Ok(verdict)
 }
 
+/// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
+fn measure(session: &mut Session, prefill: bool) -> Result<f64> {
+    let cpu = matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu");
+    seconds_a_token(session, prefill, true, cpu)?;
+    seconds_a_token(session, prefill, false, cpu)
+}
+
 /// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
 /// again and again until the sample is long enough.
 fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool) -> Result<f64> {
@@ -135,10 +147,11 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
     let room = u32::try_from(config.max_position).unwrap_or(u32::MAX);
     let (prompt, tokens) = match (prefill, cpu) {
         (true, false) => (512, 1),
-        (true, true) => (32, 1),
+        (true, true) => (16, 1),
         // Behind some context, so that attention has its part.
         (false, false) => (256, if short { 2 } else { 65 }),
-        (false, true) => (16, if short { 2 } else { 5 }),
+        // A prompt of one token takes the way of decoding; prefill would take the most of the time.
+        (false, true) => (1, if short { 1 } else { 4 }),
     };
     let prompt = prompt.min(room / 2);
     let id = |i| u32::try_from(random(7, i) % vocab).unwrap_or(0);
