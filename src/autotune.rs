@@ -1,15 +1,315 @@
-//! `wgforge autotune`: not there yet, and says so.
+//! `wgforge autotune`: the fastest proven form of each kernel on this device.
 
-use anyhow::{Result, bail};
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::cli::AutotuneArgs;
-use crate::console::usage;
+use anyhow::{Context as _, Result, bail};
+use pollster::block_on;
+use serde_json::{Value, json};
+use wgforge::autotune::{
+    self, Conditions, Confirmed, Database, Detail, Entry, Event, Evidence, Lock, Mode, Request, RunnerUp,
+    Session as Tuned, Settled, Timing, device_id,
+};
+use wgforge::codegen::{FAMILIES, Families, Variant, Workload};
+use wgforge::model::{Kernels, WeightMode};
+use wgforge::runtime::Device;
+
+use crate::autotune_confirm::{self, Change};
+use crate::autotune_report as report;
+use crate::cli::{AutotuneArgs, Global};
+use crate::console::{self, Graceful, usage};
+use crate::session::{self, Place, Session};
+
+/// Seconds of `--quick` on a GPU.
+const QUICK_S: u64 = 55;
+/// The same on an adapter in software, where a token of E2B takes a second.
+const QUICK_ON_CPU_S: u64 = 280;
+/// Seconds of `--full`.
+const FULL_S: u64 = 600;
+/// The part of the time that the whole-program confirmation gets.
+const CONFIRMATION: f64 = 0.2;
+
+/// What a run of this subcommand found.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tuned: Tuned,
+    pub(crate) confirmed: Vec<(String, Confirmed)>,
+    /// Winners that did not show in the whole program.
+    pub(crate) dropped: Vec<Workload>,
+    /// Where the results are.
+    pub(crate) saved: Vec<PathBuf>,
+    pub(crate) seed: u64,
+    pub(crate) mode: Mode,
+}
 
 /// Runs the subcommand.
-pub(crate) fn execute(args: &AutotuneArgs) -> Result<()> {
-    let known = wgforge::codegen::FAMILIES;
-    if let Some(name) = args.kernel.iter().find(|name| !known.contains(&name.as_str())) {
-        return usage(format!("unknown kernel `{name}`; known are {}", known.join(", ")));
+pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
+    if let Some(name) = args.kernel.iter().find(|name| !FAMILIES.contains(&name.as_str())) {
+        return usage(format!("unknown kernel `{name}`; known are {}", FAMILIES.join(", ")));
     }
-    bail!("the search does not exist yet in this version; kernels come from the generic database")
+    let start = Instant::now();
+    let Place::Gpu(device) = Place::of(global)? else {
+        bail!("there is nothing to tune without a GPU adapter; `wgforge doctor` says what is missing");
+    };
+    let device = *device;
+    let id = device_id(device.report());
+    let path = autotune::cache_folder()?.join(autotune::file_name(&id));
+    // Two tuners would disturb each other's times as well as each other's files.
+    let _lock = Lock::acquire(&path)?;
+
+    let mut session = Session::open(global, WeightMode::Int4, args.json)?;
+    let mut workloads = block_on(session.model.workloads())?;
+    if !args.kernel.is_empty() {
+        workloads.retain(|w| args.kernel.iter().any(|k| k == w.kernel()));
+    }
+    if workloads.is_empty() {
+        bail!("the model {} runs none of these kernels: {}", session.source.name(), args.kernel.join(", "));
+    }
+    let mode = if args.full { Mode::Full } else { Mode::Quick };
+    let cpu = device.report().device_type == "cpu";
+    let default = match mode {
+        Mode::Full => FULL_S,
+        Mode::Quick if cpu => QUICK_ON_CPU_S,
+        Mode::Quick => QUICK_S,
+    };
+    let budget = Duration::from_secs(args.budget.unwrap_or(default));
+    let deadline = start + budget;
+    let seed = args.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
+    let conditions = Conditions {
+        device: id,
+        codegen: env!("CARGO_PKG_VERSION").into(),
+        wgpu: autotune::WGPU.into(),
+        mode: mode.name().into(),
+        seed,
+    };
+    let (mut evidence, resumed) = Evidence::open(
+        &path.with_extension("evidence.jsonl"),
+        &conditions,
+        &Families::builtin(),
+        args.fresh,
+    )?;
+    if !args.json {
+        let again = if resumed.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "; {} kernels were settled by a run that did not finish (--fresh forgets them)",
+                resumed.len()
+            )
+        };
+        eprintln!(
+            "tuning {} kernels of {} on {}, at most {} s, seed {seed}{again}",
+            workloads.len(),
+            session.source.name(),
+            device.report(),
+            budget.as_secs()
+        );
+    }
+    let present = present(&device, global.kernels.as_deref());
+    let confirming = !args.no_confirm;
+    let searching = if confirming { budget.mul_f64(1.0 - CONFIRMATION) } else { budget };
+    let request = Request {
+        workloads,
+        before: &|w| present.choose(w.clone()).ok(),
+        mode,
+        budget: searching.saturating_sub(start.elapsed()),
+        seed,
+        resumed,
+    };
+    let graceful = Graceful::begin();
+    let bar = report::Bar::new(args.json);
+    let tuned = autotune::tune(
+        &device,
+        &request,
+        &mut evidence,
+        &mut |e: &Event<'_>| bar.event(e),
+        console::interrupted(),
+    );
+    bar.finish();
+    let tuned = tuned.with_context(|| {
+        format!("tuning; what was settled is in {} and is resumed by the next run", evidence.path().display())
+    })?;
+
+    let mut outcome =
+        Outcome { tuned, confirmed: Vec::new(), dropped: Vec::new(), saved: Vec::new(), seed, mode };
+    if confirming && !outcome.tuned.stopped {
+        confirm(&mut session, &present, &mut outcome, deadline, args.json)?;
+    }
+    let stopped = graceful.interrupted();
+    drop(graceful);
+
+    let database = database(&device, &outcome);
+    for note in autotune::save_merged(&database, &path)? {
+        eprintln!("notice: {note}");
+    }
+    outcome.saved.push(path);
+    if let Some(file) = &args.out {
+        autotune::save(&database, file)?;
+        outcome.saved.push(file.clone());
+    }
+    if let Some(file) = &args.report {
+        report::save(file, &device, &session, &outcome)?;
+        outcome.saved.push(file.clone());
+    }
+    if args.json {
+        console::json(&report::json(&session, &outcome, stopped))?;
+    } else {
+        report::print(&session, &outcome)?;
+    }
+    if stopped {
+        bail!(
+            "stopped; {} kernels are settled and saved, run `wgforge autotune` again for the rest",
+            outcome.tuned.settled.len()
+        );
+    }
+    Ok(())
+}
+
+/// What the device runs now: the measure of all winners.
+fn present(device: &Device, file: Option<&Path>) -> Kernels {
+    let caps = device.caps();
+    match session::choose_kernels(device.report(), file) {
+        Ok(chosen) => {
+            let variants = chosen.database.entries().iter().map(|e| e.variant.clone()).collect();
+            Kernels::tuned(caps, &chosen.name, variants).0
+        }
+        Err(_) => Kernels::generic(caps),
+    }
+}
+
+/// Measures whole tokens with and without the winners, and drops those that do not show.
+fn confirm(
+    session: &mut Session,
+    present: &Kernels,
+    outcome: &mut Outcome,
+    deadline: Instant,
+    quiet: bool,
+) -> Result<()> {
+    let changes: Vec<Change> = outcome
+        .tuned
+        .settled
+        .iter()
+        .filter(|s| s.changed())
+        .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
+        .collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let verdict = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
+    outcome.confirmed = verdict.confirmed;
+    outcome.dropped = verdict.dropped;
+    Ok(())
+}
+
+/// The winners that stay, with their evidence.
+fn database(device: &Device, outcome: &Outcome) -> Database {
+    let report = device.report();
+    let mut database =
+        Database::new(device.caps().clone(), Some(device_id(report)), Some(autotune::WGPU.into()));
+    database.header.features.clone_from(&report.features);
+    for one in &outcome.tuned.settled {
+        let dropped = outcome.dropped.contains(&one.workload);
+        let kept = if dropped { one.before.as_ref() } else { Some(&one.winner) };
+        let entry = kept.and_then(|measured| entry(one, measured));
+        if let Some(entry) = entry {
+            database.insert(entry);
+        }
+    }
+    database
+}
+
+fn entry(one: &Settled, measured: &autotune::Measured) -> Option<Entry> {
+    let variant: Variant = one.workload.with_config(measured.config.clone()).ok()?;
+    let us = &measured.us;
+    let runner_up = one
+        .runner_up
+        .as_ref()
+        .filter(|r| r.config != measured.config)
+        .map(|r| RunnerUp { config: r.config.clone(), median_us: r.us.median });
+    let detail = Detail {
+        low_us: us.low,
+        high_us: us.high,
+        gb_s: one.bytes as f64 / us.median / 1e3,
+        tflop_s: one.ops as f64 / us.median / 1e6,
+        roofline: one.bound_us / us.median,
+        runner_up,
+    };
+    let timing = Timing {
+        median_us: us.median,
+        min_us: us.min,
+        samples: u32::try_from(us.count).unwrap_or(u32::MAX),
+        detail: Some(detail),
+    };
+    Some(Entry { variant, wgsl_hash: measured.wgsl_hash.clone(), timing: Some(timing) })
+}
+
+/// A workload in a few words: what tells it from the others of its family.
+pub(crate) fn short(workload: &Workload) -> String {
+    let shape: Value = serde_json::from_str(&workload.shape_json()).unwrap_or_default();
+    let fields: HashMap<String, Value> = shape.as_object().cloned().unwrap_or_default().into_iter().collect();
+    let text = |name: &str| match &fields.get(name) {
+        Some(Value::String(s)) => s.clone(),
+        Some(v) => v.to_string(),
+        None => String::new(),
+    };
+    match workload {
+        Workload::Gemv(_) | Workload::Gemm(_) => {
+            let rows =
+                format!("{}×{} {} {}", text("rows"), text("columns"), text("format"), text("epilogue"));
+            format!("{rows}, {} → {}", text("x"), text("out"))
+        }
+        Workload::Attention(s) => {
+            let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
+            let stage = if s.decode { "decode" } else { "prefill" };
+            format!("{stage}, {} heads of {}, {window} → {}", s.heads, s.dim, text("out"))
+        }
+        Workload::AttentionMerge(s) => {
+            format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))
+        }
+        Workload::Norm(s) => {
+            let residual = if s.residual { "residual + " } else { "" };
+            format!("{residual}{} → {}", s.width, text("out"))
+        }
+        Workload::Rope(s) => format!("{}+2·{} heads of {}", s.heads, s.kv_heads, s.dim),
+        Workload::Argmax(s) => format!("{}{}", s.n, if s.last { ", last" } else { "" }),
+        _ => ["rows", "layers", "n", "columns", "dim", "keep"]
+            .into_iter()
+            .filter(|f| fields.contains_key(*f))
+            .map(|f| format!("{f} {}", text(f)))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+/// A workload by name and shape, for messages.
+pub(crate) fn named(workload: &Workload) -> String {
+    format!("{} {}", workload.kernel(), short(workload))
+}
+
+/// One settled workload as JSON.
+pub(crate) fn as_json(one: &Settled, dropped: bool) -> Value {
+    json!({
+        "kernel": one.workload.kernel(),
+        "shape": serde_json::from_str::<Value>(&one.workload.shape_json()).unwrap_or_default(),
+        "before": one.before.as_ref().map(|b| &b.config),
+        "before_us": one.before.as_ref().map(|b| b.us.median),
+        "generic_us": one.generic.as_ref().map(|g| g.us.median),
+        "config": one.winner.config,
+        "after_us": one.winner.us.median,
+        "low_us": one.winner.us.low,
+        "high_us": one.winner.us.high,
+        "samples": one.winner.us.count,
+        "speedup": one.speedup(),
+        "gb_s": one.gb_s(),
+        "tflop_s": one.tflop_s(),
+        "roofline_us": one.bound_us,
+        "roofline_fraction": one.fraction(),
+        "independent_us": one.winner.independent_us,
+        "candidates": one.records.len(),
+        "refused": one.records.iter().filter(|r| r.reason.is_some()).count(),
+        "ended": one.ended,
+        "kept": !dropped,
+    })
 }

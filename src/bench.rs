@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use pollster::block_on;
 use wgforge::model::{Choice, Model, Request, Stats, WeightMode};
 
-use crate::bandwidth;
 use crate::bench_report::{self, Figures};
 use crate::cli::{BenchArgs, Global};
 use crate::console::usage;
@@ -56,7 +55,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
     let memory_bytes = session.model.memory_in_use();
     let profile = if args.profile { block_on(session.model.profile_decode())? } else { None };
     let read_bandwidth_gb_s = match &session.place {
-        Place::Gpu(device) => Some(bandwidth::read_gb_s(device)?),
+        Place::Gpu(device) => Some(wgforge::autotune::read_gb_s(device)?),
         Place::Reference => None,
     };
     let spread = |f: &dyn Fn(&Stats) -> f64| Spread::of(runs.iter().map(f).collect());

@@ -2,7 +2,12 @@
 
 use anyhow::Result;
 use pollster::block_on;
-use wgforge::codegen::{FAMILIES, Target, Variant, Workload, check::Case, kernels::attention, shapes};
+use wgforge::codegen::{
+    FAMILIES, Target, Variant, Workload,
+    check::{Case, Inputs},
+    kernels::attention,
+    shapes,
+};
 use wgforge::runtime::{Device, KernelSource, Recorder, bytemuck};
 
 /// What came of it.
@@ -39,7 +44,7 @@ fn stands_alone(workload: &Workload) -> bool {
 
 fn agrees(device: &Device, workload: &Workload) -> Result<()> {
     let variant = workload.generic(device.caps());
-    let case = Case::draw(&variant, 3, 5, 1);
+    let case = Case::draw(&variant, Inputs::Random, 3, 5, 1);
     let got = run(device, &variant, &case)?;
     case.compare(&variant, &case.expected(&variant), &got).map_err(anyhow::Error::msg)
 }

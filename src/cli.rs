@@ -266,18 +266,36 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AutotuneArgs {
-    /// Only these kernels
+    /// Only these kernels, and what must follow them
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Vec<String>,
-    /// Under a minute
+    /// Under a minute on a fast GPU; what happens without --full
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
     /// As long as it pays
     #[arg(long)]
     pub(crate) full: bool,
+    /// Seconds it may take in all [default: 55 quick (280 on a software adapter), 600 full]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) budget: Option<u64>,
     /// Also save the result here
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Writes a page with every candidate's times here
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+    /// Results as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Inputs and search order [default: new ones every time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Trusts the kernels' own times, without measuring whole tokens
+    #[arg(long)]
+    pub(crate) no_confirm: bool,
+    /// Forgets what a run that did not finish had settled
+    #[arg(long)]
+    pub(crate) fresh: bool,
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

@@ -53,6 +53,25 @@ pub(crate) fn bytes_bar(what: &str, total: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// A bar that counts steps; its message says which, its prefix how it goes.
+pub(crate) fn steps_bar(what: &str, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(1), target);
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {bar:20} {elapsed} {prefix}{wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
+/// Something that turns while nobody knows how long it takes.
+pub(crate) fn spinner(what: &str, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_message(what.to_owned());
+    bar
+}
+
 /// Whether Ctrl-C asks for a stop between tokens (true), or ends the program at once.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -67,6 +86,11 @@ pub(crate) fn on_interrupt() -> Result<()> {
         }
     })
     .context("taking over Ctrl-C")
+}
+
+/// The flag that Ctrl-C sets, for work that looks at it by itself.
+pub(crate) fn interrupted() -> &'static AtomicBool {
+    &INTERRUPTED
 }
 
 /// While this lives, Ctrl-C sets the flag that [`Graceful::interrupted`] reads.

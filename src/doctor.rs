@@ -19,8 +19,10 @@ struct Finding {
     report: AdapterReport,
     /// Which kernels it gets, and why.
     kernels: Result<String>,
-    /// Notes on databases that were passed over.
+    /// Notes on databases that were passed over, and on what the chosen one was not made for.
     notes: Vec<String>,
+    /// The latter as data: what differs, and whether that is hard.
+    mismatches: Vec<(String, bool)>,
     /// Whether kernels compute there what they should.
     check: Result<Outcome>,
 }
@@ -72,17 +74,22 @@ fn examine(global: &Global, options: &DeviceOptions, report: AdapterReport) -> F
                 report,
                 kernels: Err(error.into()),
                 notes: Vec::new(),
+                mismatches: Vec::new(),
                 check: Err(anyhow::anyhow!(text)),
             }
         }
         Ok(device) => {
-            let (kernels, notes) = match session::choose_kernels(device.report(), global.kernels.as_deref()) {
-                Ok(selection) => (Ok(selection.why), selection.notes),
-                Err(error) => (Err(error), Vec::new()),
+            let chosen = session::choose_kernels(device.report(), global.kernels.as_deref());
+            let (kernels, notes, mismatches) = match chosen {
+                Ok(selection) => {
+                    let found = selection.mismatches.iter().map(|m| (m.to_string(), m.is_hard())).collect();
+                    (Ok(selection.why), selection.notes, found)
+                }
+                Err(error) => (Err(error), Vec::new(), Vec::new()),
             };
             let check = Ok(check::every_family(&device));
             // What was granted, masks included.
-            Finding { report: device.report().clone(), kernels, notes, check }
+            Finding { report: device.report().clone(), kernels, notes, mismatches, check }
         }
     }
 }
@@ -178,6 +185,7 @@ fn as_json(f: &Finding) -> Value {
         "subgroup_max": r.subgroup_max,
         "kernels": f.kernels.as_ref().ok(),
         "notes": f.notes,
+        "mismatches": f.mismatches.iter().map(|(what, hard)| json!({ "what": what, "hard": hard })).collect::<Value>(),
         "computes_right": f.check.as_ref().is_ok_and(|o| o.wrong.is_empty()),
         "wrong": f.check.as_ref().map(|o| o.wrong.clone()).unwrap_or_default(),
         "error": f.check.as_ref().err().or(f.kernels.as_ref().err()).map(text),

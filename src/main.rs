@@ -1,7 +1,8 @@
 //! The command line of wgforge.
 
 mod autotune;
-mod bandwidth;
+mod autotune_confirm;
+mod autotune_report;
 mod bench;
 mod bench_report;
 mod check;
@@ -52,7 +53,7 @@ fn execute(cli: Cli) -> Result<()> {
         Some(Command::Synth(args)) => synth::execute(&args),
         Some(Command::Kernels(command)) => kernels::execute(&global, &command),
         Some(Command::Doctor(args)) => doctor::execute(&global, &args),
-        Some(Command::Autotune(args)) => autotune::execute(&args),
+        Some(Command::Autotune(args)) => autotune::execute(&global, &args),
     }
 }
 

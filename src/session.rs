@@ -258,7 +258,7 @@ fn kernels(device: &Device, file: Option<&Path>) -> Result<Kernels> {
         }
         Err(error) => return Err(error),
     };
-    if file.is_some() {
+    if file.is_some() || !chosen.mismatches.is_empty() && chosen.origin == Origin::Cache {
         chosen.notes.iter().for_each(|note| eprintln!("notice: {note}"));
     }
     // What this device cannot run has been left out, with a note.

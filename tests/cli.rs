@@ -30,11 +30,12 @@ fn bad_usage_exits_with_2_and_says_what_is_wrong() {
     wgforge(&["bench", "--tokens", "0"]).fails(2, &["--tokens"]);
     wgforge(&["autotune", "--kernel", "frob"]).fails(2, &["frob"]);
     wgforge(&["autotune", "--quick", "--full"]).fails(2, &["cannot be used with"]);
+    wgforge(&["autotune", "--budget", "0"]).fails(2, &["--budget"]);
+    wgforge(&["autotune", "--backend", "reference"]).fails(1, &["without a GPU adapter"]);
 }
 
 #[test]
 fn what_is_not_there_yet_says_so() {
-    wgforge(&["autotune"]).fails(1, &["does not exist yet"]);
     wgforge(&["run", "x", "--model", "owner/name"]).fails(1, &["not supported yet", "folder"]);
     wgforge(&["run", "x", "--model", "weights.gguf"]).fails(1, &["not supported yet", "folder"]);
     let dir = tempfile::tempdir().expect("a folder");

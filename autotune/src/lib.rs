@@ -1,5 +1,14 @@
-//! Tuning databases: where they are kept, the defaults for devices nobody has tuned, and the
-//! choice of one for the device at hand.
+//! The autotuner: the fastest proven configuration of each kernel on a device, where such results
+//! are kept, the defaults for devices nobody has tuned, and the choice among them.
+//!
+//! [`tune`] takes workloads and a device. It measures what the device can do at best
+//! ([`Roofline`]), and for each workload renders candidates, proves each against the CPU reference
+//! ([`proofs`]), and times the proven ones interleaved, as a decoded token runs them: each
+//! dispatch waits for the one before, on weights that no cache holds. [`search`](search::search)
+//! decides which to try. All of it is kept as [`Evidence`]; [`html`] makes a page of it, and
+//! [`confirm`] asks whether the winners make a whole program faster.
+//!
+//! Which database a device gets:
 //!
 //! ```no_run
 //! # fn example(adapter: &wgforge_runtime::AdapterReport) -> Result<(), wgforge_autotune::Error> {
@@ -12,15 +21,42 @@
 //! # }
 //! ```
 
+mod bandwidth;
+mod call;
+mod candidates;
+mod confirm;
+mod evidence;
 pub mod generic;
+mod inputs;
+mod mismatch;
+mod prove;
+mod reference;
+mod report;
+mod roofline;
+pub mod search;
 mod select;
+pub mod stats;
 mod store;
+mod time;
+mod tuner;
 
 use std::path::PathBuf;
 
+pub use bandwidth::read_gb_s;
+pub use call::Call;
+pub use confirm::{Confirmed, Group, Share, confirm};
+pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
+pub use mismatch::{Mismatch, WGPU, mismatches};
+pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
+pub use report::html;
+pub use roofline::Roofline;
 pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
-pub use store::{Loaded, cache_folder, file_name, load, load_folder, save};
-pub use wgforge_codegen::db::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
+pub use store::{Loaded, Lock, cache_folder, file_name, load, load_folder, save, save_merged};
+pub use time::Clock;
+pub use tuner::{Event, Mode, Request, Session, tune};
+pub use wgforge_codegen::db::{
+    Database, DbError, DbErrors, Detail, DeviceId, Entry, Header, RunnerUp, SCHEMA, Timing,
+};
 
 /// What can go wrong with databases as files.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +70,25 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Another program tunes for the same file.
+    #[error(
+        "{} is being tuned by another program (process {holder}); wait for it, or end it", path.display()
+    )]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// The other program's process number, as far as it is known.
+        holder: String,
+    },
     /// A file is not a database of this version.
     #[error(transparent)]
     Database(#[from] DbErrors),
     /// The system names no home folder, hence no cache folder.
     #[error("there is no cache folder, since the system names no home folder: {0}; name a file instead")]
     NoCache(String),
+    /// The device fails as a whole.
+    #[error(transparent)]
+    Device(#[from] wgforge_runtime::Error),
     /// A template did not render.
     #[error(transparent)]
     Codegen(#[from] wgforge_codegen::Error),

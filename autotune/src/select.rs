@@ -3,7 +3,10 @@
 use wgforge_codegen::{Caps, Database};
 use wgforge_runtime::AdapterReport;
 
-use crate::{DeviceId, Error, cache_folder, generic, load_folder};
+use crate::{
+    DeviceId, Error, cache_folder, generic, load_folder,
+    mismatch::{Mismatch, mismatches},
+};
 
 /// Where a database came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +43,9 @@ pub struct Selection {
     pub why: String,
     /// What was passed over or left out, and why.
     pub notes: Vec<String>,
+    /// In what the chosen database was not made for this device. A hard one here means that
+    /// entries were left out, or that the user named the file.
+    pub mismatches: Vec<Mismatch>,
 }
 
 /// How closely a database belongs to an adapter.
@@ -87,14 +93,19 @@ fn closeness(candidate: &Candidate, adapter: &AdapterReport) -> Result<Closeness
             Err(format!("needs a device of class {}, this one is {}", header.class, adapter.caps.class()))
         };
     };
-    let here = device_id(adapter);
-    if *made_on == here && header.class == adapter.caps.class() {
-        return Ok(Closeness::Adapter);
+    let found = mismatches(header, adapter);
+    let hard: Vec<String> = found.iter().filter(|m| m.is_hard()).map(ToString::to_string).collect();
+    if !hard.is_empty() {
+        return Err(format!(
+            "(tuned on {}) is not used: it {}; run `wgforge autotune`",
+            made_on.name,
+            hard.join(", it ")
+        ));
     }
-    if made_on.vendor != 0 && made_on.vendor == here.vendor && header.class == adapter.caps.class() {
-        return Ok(Closeness::Vendor);
-    }
-    Err(format!("was made on {} ({}, {})", made_on.name, made_on.backend, header.class))
+    let other = |m: &Mismatch| {
+        matches!(m, Mismatch::Device { .. } | Mismatch::Driver { .. } | Mismatch::Backend { .. })
+    };
+    Ok(if found.iter().any(other) { Closeness::Vendor } else { Closeness::Adapter })
 }
 
 fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
@@ -113,7 +124,12 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
 }
 
 /// Leaves out what this device cannot run and what the templates no longer render as it was.
-fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result<Database, Error> {
+fn usable(
+    candidate: &Candidate,
+    caps: &Caps,
+    notes: &mut Vec<String>,
+    mismatches: &mut Vec<Mismatch>,
+) -> Result<Database, Error> {
     let header = &candidate.database.header;
     let mut database = Database::new(header.caps.clone(), header.device.clone(), header.wgpu.clone());
     let mut stale = 0;
@@ -127,20 +143,23 @@ fn usable(candidate: &Candidate, caps: &Caps, notes: &mut Vec<String>) -> Result
         }
     }
     if stale > 0 {
+        mismatches.push(Mismatch::Wgsl { entries: stale });
         notes.push(format!(
             "{}: {stale} kernels left out: their templates changed since tuning",
             candidate.name
         ));
     }
     database.header.codegen.clone_from(&header.codegen);
+    database.header.features.clone_from(&header.features);
     Ok(database)
 }
 
 /// Chooses for an adapter: what the user named, what was tuned on this very adapter (the user's
 /// own before embedded), the same vendor and class, the defaults of the nearest class.
 ///
-/// A name, driver, API or class that differs is never overlooked: such a database counts no more
-/// than as one of the same vendor. Entries whose hash differs are left out.
+/// Nothing that differs is overlooked: a hard [`Mismatch`] excludes a database, unless the user
+/// named it, and a soft one is a note; another card, driver or API counts no more than as one of
+/// the same vendor. Entries whose hash differs are left out.
 ///
 /// # Errors
 /// [`Error::NothingFits`] with a reason for each candidate.
@@ -156,13 +175,22 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
     // Stable: at equal rank the order given decides.
     ranked.sort_by(|(a, x), (b, y)| (b, y.origin).cmp(&(a, x.origin)));
     for (close, candidate) in ranked {
-        let database = usable(&candidate, &adapter.caps, &mut notes)?;
+        let mut found = mismatches(&candidate.database.header, adapter);
+        let database = usable(&candidate, &adapter.caps, &mut notes, &mut found)?;
         if database.entries().is_empty() {
             notes.push(format!("{} has nothing this device can use", candidate.name));
             continue;
         }
         let why = format!("{}: {}", candidate.name, explain(&close, &candidate));
-        return Ok(Selection { database, name: candidate.name, origin: candidate.origin, why, notes });
+        for mismatch in found.iter().filter(|m| !matches!(m, Mismatch::Wgsl { .. })) {
+            let then = if mismatch.is_hard() { "named, so taken all the same" } else { "used all the same" };
+            notes.push(format!(
+                "{} {mismatch}; {then}; `wgforge autotune` tunes for this device",
+                candidate.name
+            ));
+        }
+        let (name, origin) = (candidate.name, candidate.origin);
+        return Ok(Selection { database, name, origin, why, notes, mismatches: found });
     }
     Err(Error::NothingFits(notes.join("\n")))
 }

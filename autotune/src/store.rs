@@ -1,7 +1,7 @@
 //! Databases as files. A file appears under its name complete or not at all.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -86,4 +86,112 @@ pub fn load_folder(folder: &Path) -> Result<(Vec<Loaded>, Vec<String>), Error> {
         }
     }
     Ok((loaded, notes))
+}
+
+/// The right to tune one device's database. The system takes it back when the program ends,
+/// however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    /// Holds the lock for as long as it is open.
+    _file: File,
+}
+
+impl Lock {
+    /// Locks the database at `path` by a file beside it, `NAME.lock`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] with the holder's process number while another program tunes for the
+    /// same file, [`Error::File`].
+    pub fn acquire(path: &Path) -> Result<Self, Error> {
+        let at = beside(path, ".lock");
+        let fail = |source: io::Error| Error::File { path: at.clone(), source };
+        if let Some(folder) = at.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&at);
+        let mut file = open.map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Windows lets nobody read a locked file; then the number stays unknown.
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "unknown" } else { holder }.to_owned();
+                return Err(Error::Locked { path: path.into(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        file.set_len(0).map_err(fail)?;
+        file.rewind().map_err(fail)?;
+        write!(file, "{}", std::process::id()).map_err(fail)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Moves a file to the first free name `NAME.WHY-N`.
+fn aside(path: &Path, why: &str) -> Result<PathBuf, Error> {
+    let free = (1..).map(|n| beside(path, &format!(".{why}-{n}"))).find(|p| !p.exists());
+    let to = free.unwrap_or_else(|| beside(path, why));
+    fs::rename(path, &to).map_err(|source| Error::File { path: path.into(), source })?;
+    Ok(to)
+}
+
+/// Writes `new` over what `path` holds for the same device, entry by entry. A file that cannot be
+/// read, or of whose entries some cannot, is kept as `NAME.broken-N`; one that was made under other
+/// conditions (another driver, card or version) as `NAME.outdated-N`. Returns what to tell the user.
+/// The caller holds the [`Lock`].
+///
+/// # Errors
+/// [`Error::File`]; nothing is lost then.
+pub fn save_merged(new: &Database, path: &Path) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    let mut merged = new.clone();
+    match load(path) {
+        Ok((old, mistakes)) => {
+            let same = |h: &wgforge_codegen::db::Header| {
+                (h.device.clone(), h.caps.clone(), h.codegen.clone(), h.wgpu.clone())
+            };
+            if same(&old.header) == same(&new.header) {
+                for entry in old.entries() {
+                    if new.get(&entry.variant.workload()).is_none() {
+                        merged.insert(entry.clone());
+                    }
+                }
+                if !mistakes.is_empty() {
+                    let to = aside(path, "broken")?;
+                    let n = mistakes.len();
+                    notes.push(format!(
+                        "{}: {n} entries could not be read ({}); the file is kept as {}",
+                        path.display(),
+                        mistakes[0],
+                        to.display()
+                    ));
+                }
+            } else {
+                let to = aside(path, "outdated")?;
+                notes.push(format!(
+                    "{}: made under other conditions (driver, device or version); kept as {}",
+                    path.display(),
+                    to.display()
+                ));
+            }
+        }
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(Error::File { source, .. }) if source.kind() != io::ErrorKind::InvalidData => {
+            return Err(Error::File { path: path.into(), source });
+        }
+        Err(error) => {
+            let to = aside(path, "broken")?;
+            notes.push(format!("a broken file was moved aside to {}: {error}", to.display()));
+        }
+    }
+    save(&merged, path)?;
+    Ok(notes)
 }

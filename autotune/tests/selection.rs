@@ -1,7 +1,8 @@
 //! Which database a device gets, and that files are written whole.
 
 use wgforge_autotune::{
-    Candidate, Database, DeviceId, Origin, device_id, generic, load, load_folder, save, select,
+    Candidate, Database, DeviceId, Mismatch, Origin, device_id, generic, load, load_folder, mismatches, save,
+    select,
 };
 use wgforge_codegen::{Caps, Workload};
 use wgforge_runtime::{AdapterReport, Backend, adapters};
@@ -104,7 +105,10 @@ fn another_driver_or_class_is_not_this_adapter() {
     assert!(selection.why.contains("same vendor"), "{}", selection.why);
     let wider = adapter("Card A", 0x10de, subgroup(64, true));
     let refused = select(&wider, vec![tuned("old", &then, Origin::Cache)]).expect_err("another class");
-    assert!(refused.to_string().contains("was made on Card A"), "{refused}");
+    assert!(
+        refused.to_string().contains("tuned on Card A") && refused.to_string().contains("class"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -145,4 +149,72 @@ fn files_are_saved_whole_and_read_back() {
     let (all, notes) = load_folder(parent).expect("lists");
     assert_eq!((all.len(), notes.len()), (1, 1), "the broken file is a note: {notes:?}");
     assert!(load_folder(&folder.path().join("none")).expect("no folder is an empty one").0.is_empty());
+}
+
+/// The kinds of mismatch of a database made on `then` for the adapter `here`, hard ones marked.
+fn differences(then: &AdapterReport, here: &AdapterReport) -> Vec<(bool, String)> {
+    let header = tuned("x", then, Origin::Cache).database.header;
+    let kind = |m: &Mismatch| format!("{m:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+    mismatches(&header, here).iter().map(|m| (m.is_hard(), kind(m))).collect()
+}
+
+#[test]
+fn every_difference_is_hard_or_soft() {
+    let here = adapter("Card A", 0x10de, subgroup(32, true));
+    assert_eq!(differences(&here, &here), [], "the same device");
+    let mut cases: Vec<(AdapterReport, bool, &str)> = vec![
+        (adapter("Card C", 0x1002, subgroup(32, true)), true, "Vendor"),
+        (adapter("Card A", 0x10de, subgroup(64, true)), true, "Subgroups"),
+        (adapter("Card A", 0x10de, subgroup(32, false)), true, "F16"),
+        (adapter("Card B", 0x10de, subgroup(32, true)), false, "Device"),
+    ];
+    let mut more = subgroup(32, true);
+    more.max_invocations = 1024;
+    cases.push((adapter("Card A", 0x10de, more), true, "Limit"));
+    cases.push((AdapterReport { driver_info: "0.9".into(), ..here.clone() }, false, "Driver"));
+    cases.push((AdapterReport { backend: "dx12".into(), ..here.clone() }, false, "Backend"));
+    for (then, hard, kind) in cases {
+        assert_eq!(differences(&then, &here), [(hard, kind.to_owned())]);
+        let outcome = select(&here, vec![tuned("it", &then, Origin::Cache)]);
+        match outcome {
+            Ok(selection) => {
+                assert!(!hard, "{kind} is hard and was used");
+                let said = selection.notes.iter().any(|n| n.contains("used all the same"));
+                assert!(said && selection.mismatches.len() == 1, "{kind}: {:?}", selection.notes);
+            }
+            Err(e) => {
+                let text = e.to_string();
+                assert!(hard, "{kind} is soft and was refused: {text}");
+                assert!(text.contains("is not used") && text.contains("wgforge autotune"), "{text}");
+            }
+        }
+    }
+    // Fewer limits then than now are no reason for anything.
+    let mut roomy = here.clone();
+    roomy.caps.max_invocations = 1024;
+    assert_eq!(differences(&here, &roomy), [], "more room");
+}
+
+#[test]
+fn other_versions_are_soft_and_changed_texts_are_said() {
+    let here = adapter("Card A", 0x10de, subgroup(32, true));
+    let mut candidate = tuned("it", &here, Origin::Cache);
+    candidate.database.header.wgpu = Some("29.0.0".into());
+    candidate.database.header.codegen = "0.0.1".into();
+    let mut entry = candidate.database.entries()[0].clone();
+    entry.wgsl_hash = "0".repeat(64);
+    candidate.database.insert(entry);
+    let selection = select(&here, vec![candidate]).expect("soft ones do not exclude");
+    let hard: Vec<bool> = selection.mismatches.iter().map(Mismatch::is_hard).collect();
+    assert_eq!(hard, [false, false, true], "wgpu, codegen, and a changed text: {:?}", selection.mismatches);
+    assert_eq!(selection.database.entries().len(), 1, "the stale entry is not used");
+    assert!(selection.why.contains("this Card A"), "still this adapter's: {}", selection.why);
+}
+
+#[test]
+fn a_named_file_says_all_the_same_what_it_was_made_for() {
+    let here = adapter("Card A", 0x10de, subgroup(32, true));
+    let foreign = adapter("Card C", 0x1002, subgroup(32, true));
+    let selection = select(&here, vec![tuned("named", &foreign, Origin::Named)]).expect("named");
+    assert!(selection.notes.iter().any(|n| n.contains("Card C")), "{:?}", selection.notes);
 }

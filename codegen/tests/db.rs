@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wgforge_codegen::{
     Caps, Database, DbError, Workload,
-    db::{DeviceId, Timing},
+    db::{Detail, DeviceId, RunnerUp, Timing},
     shapes,
 };
 
@@ -20,8 +20,22 @@ fn example() -> Database {
         backend: "vulkan".into(),
     });
     let mut timed = database.entries()[0].clone();
-    timed.timing = Some(Timing { median_us: 11.25, min_us: 11.0, samples: 40 });
+    let runner_up = RunnerUp { config: serde_json::json!({ "wg": 64, "f16": false }), median_us: 11.5 };
+    let detail = Detail {
+        low_us: 11.2,
+        high_us: 11.5,
+        gb_s: 1234.5,
+        tflop_s: 0.0,
+        roofline: 0.75,
+        runner_up: Some(runner_up),
+    };
+    timed.timing = Some(Timing { median_us: 11.25, min_us: 11.0, samples: 40, detail: Some(detail) });
     database.insert(timed);
+    // As a file of an earlier version has it.
+    let mut old = database.entries()[1].clone();
+    old.timing = Some(Timing { median_us: 2.0, min_us: 1.5, samples: 10, detail: None });
+    database.insert(old);
+    database.header.features = vec!["SHADER_F16".into(), "SUBGROUP".into()];
     database
 }
 
@@ -32,6 +46,19 @@ fn what_was_written_reads_back_the_same() {
     let again = Database::parse("example.toml", &text).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(again, database, "reading changed the database");
     assert_eq!(again.to_toml(), text, "writing is not stable");
+}
+
+#[test]
+fn files_without_the_later_fields_still_read() {
+    let text = example().to_toml();
+    let later = ["features =", "low_us =", "high_us =", "gb_s =", "tflop_s =", "roofline =", "runner_up ="];
+    assert!(later.iter().all(|field| text.contains(field)), "{text}");
+    let old: String =
+        text.lines().filter(|l| !later.iter().any(|f| l.starts_with(f))).map(|l| format!("{l}\n")).collect();
+    let database = Database::parse("old.toml", &old).unwrap_or_else(|e| panic!("{e}"));
+    let timing = database.entries()[0].timing.clone().expect("it was timed");
+    assert_eq!((timing.median_us, timing.samples, timing.detail), (11.25, 40, None));
+    assert!(database.header.features.is_empty(), "none were recorded");
 }
 
 #[test]

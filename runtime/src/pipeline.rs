@@ -112,6 +112,12 @@ impl Device {
         Ok(pipeline)
     }
 
+    /// Drops the pipelines this device keeps for equal texts; those in use live on. For programs
+    /// that compile thousands of shaders and use few.
+    pub fn forget_pipelines(&self) {
+        self.pipelines().lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// wgpu would refuse too, but in terms of layouts and stages.
     fn check_binding_count(&self, source: &KernelSource<'_>) -> Result<()> {
         let storage = source.bindings.iter().filter(|binding| binding.access != Access::Uniform).count();

@@ -102,12 +102,15 @@ pub struct Header {
     pub wgpu: Option<String>,
     /// The adapter; `None` for the defaults of a whole class.
     pub device: Option<DeviceId>,
+    /// wgpu's names of the features the adapter had; empty for defaults.
+    pub features: Vec<String>,
     /// What the kernels may use.
     pub caps: Caps,
 }
 
-/// The evidence for a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// The evidence for a configuration: the time of a dispatch that waits for the one before it,
+/// together with the dispatches that must stand behind it (the merge of a split attention).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Median of the samples, microseconds.
     pub median_us: f64,
@@ -115,6 +118,35 @@ pub struct Timing {
     pub min_us: f64,
     /// Samples taken.
     pub samples: u32,
+    /// What else was measured; `None` in files of earlier versions.
+    #[serde(flatten)]
+    pub detail: Option<Detail>,
+}
+
+/// What a [`Timing`] says beyond its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Lower end of the 95 % interval of the median, microseconds.
+    pub low_us: f64,
+    /// Its upper end, microseconds.
+    pub high_us: f64,
+    /// Bytes that must be moved over the median, GB (10^9 bytes) a second.
+    pub gb_s: f64,
+    /// Operations that must be done over the median, 10^12 a second; 0 where bytes are all there is.
+    pub tflop_s: f64,
+    /// The least time the device's measured rates allow over the median: 1 is as fast as can be.
+    pub roofline: f64,
+    /// The next best configuration, if another was proven.
+    pub runner_up: Option<RunnerUp>,
+}
+
+/// The configuration that came second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerUp {
+    /// The configuration as JSON; it is shown, never run.
+    pub config: serde_json::Value,
+    /// Median of its samples, microseconds.
+    pub median_us: f64,
 }
 
 /// One workload with its configuration.
@@ -147,7 +179,8 @@ impl Database {
     /// An empty database for devices with `caps`; `device` and `wgpu` where one was measured.
     pub fn new(caps: Caps, device: Option<DeviceId>, wgpu: Option<String>) -> Self {
         let codegen = env!("CARGO_PKG_VERSION").to_owned();
-        Self { header: Header { class: caps.class(), codegen, wgpu, device, caps }, entries: Vec::new() }
+        let header = Header { class: caps.class(), codegen, wgpu, device, features: Vec::new(), caps };
+        Self { header, entries: Vec::new() }
     }
 
     /// All entries, sorted by family and shape.

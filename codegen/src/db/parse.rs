@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 use toml::Table;
 
-use super::{Database, DbError, DbErrors, DeviceId, Entry, Header, SCHEMA, Timing};
+use super::{Database, DbError, DbErrors, Detail, DeviceId, Entry, Header, RunnerUp, SCHEMA, Timing};
 use crate::{Caps, Families, Variant, Workload};
 
 /// Integers of a shape: up to beyond any model's sizes, and small enough that products of a shape's
@@ -120,6 +120,10 @@ fn header(file: &str, mut table: Table) -> Result<Header, DbErrors> {
         mistake("device", e);
         None
     });
+    let features: Option<Vec<String>> = take(&mut table, "features").unwrap_or_else(|e| {
+        mistake("features", e);
+        None
+    });
     let caps: Option<Caps> = take(&mut table, "caps").unwrap_or_else(|e| {
         mistake("caps", e);
         None
@@ -136,7 +140,8 @@ fn header(file: &str, mut table: Table) -> Result<Header, DbErrors> {
     }
     match (class, caps) {
         (Some(class), Some(caps)) if mistakes.is_empty() => {
-            Ok(Header { class, codegen: codegen.unwrap_or_default(), wgpu, device, caps })
+            let (codegen, features) = (codegen.unwrap_or_default(), features.unwrap_or_default());
+            Ok(Header { class, codegen, wgpu, device, features, caps })
         }
         _ => Err(DbErrors(mistakes)),
     }
@@ -166,10 +171,23 @@ fn entry(families: &Families, value: toml::Value, caps: &Caps) -> Result<Entry, 
         None => None,
         Some(median_us) => {
             let (min_us, samples) = (needed(&mut table, "min_us")?, needed(&mut table, "samples")?);
-            Some(Timing { median_us, min_us, samples })
+            Some(Timing { median_us, min_us, samples, detail: detail(&mut table)? })
         }
     };
     Ok(Entry { variant, wgsl_hash, timing })
+}
+
+/// What later versions record; one field of it makes the others needed.
+fn detail(table: &mut Table) -> Result<Option<Detail>, (&'static str, String)> {
+    let Some(low_us) = take::<f64>(table, "low_us").map_err(|e| ("low_us", e))? else { return Ok(None) };
+    Ok(Some(Detail {
+        low_us,
+        high_us: needed(table, "high_us")?,
+        gb_s: needed(table, "gb_s")?,
+        tflop_s: needed(table, "tflop_s")?,
+        roofline: needed(table, "roofline")?,
+        runner_up: take::<RunnerUp>(table, "runner_up").map_err(|e| ("runner_up", e))?,
+    }))
 }
 
 fn take<T: DeserializeOwned>(table: &mut Table, field: &str) -> Result<Option<T>, String> {

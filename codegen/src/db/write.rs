@@ -24,6 +24,9 @@ impl Database {
         if let Some(wgpu) = &header.wgpu {
             writeln!(out, "wgpu = {}", text(wgpu))?;
         }
+        if !header.features.is_empty() {
+            writeln!(out, "features = {}", inline(&json(&header.features)))?;
+        }
         if let Some(device) = &header.device {
             write!(out, "\n[device]\n{}", lines(&json(device)))?;
         }

@@ -49,7 +49,7 @@ impl Kernel {
             invocations: native.workgroup.iter().product(),
             workgroup_bytes: native.workgroup_bytes,
             storage_bindings: u32::try_from(storage).unwrap_or(u32::MAX),
-            timing: entry.timing.map(|t| t.median_us),
+            timing: entry.timing.as_ref().map(|t| t.median_us),
             variant,
             native,
             web,

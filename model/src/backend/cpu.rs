@@ -24,6 +24,11 @@ fn words(view: View) -> std::ops::Range<usize> {
 }
 
 impl Cpu {
+    /// The memory goes; the place stays empty.
+    pub(super) fn free(&mut self, view: View) {
+        self.buffers[view.buffer] = Vec::new();
+    }
+
     pub(super) fn buffer(&mut self, bytes: u64) -> View {
         self.constant(vec![0; words(View { buffer: 0, offset: 0, bytes }).end])
     }

@@ -23,6 +23,8 @@ pub(crate) struct Gpu {
     /// Bytes a binding may have.
     pub(crate) max_binding: u64,
     buffers: Vec<Slice>,
+    /// Places in `buffers` whose buffer is gone.
+    spare: Vec<usize>,
     arena: Arena,
     uploader: Uploader,
     ring: ReadBackRing,
@@ -49,7 +51,8 @@ impl Gpu {
         let caps = device.caps();
         let max_binding =
             caps.max_binding_bytes.min(caps.max_buffer_bytes).min(binding_limit.unwrap_or(u64::MAX));
-        Ok(Self { device, kernels, max_binding, buffers: Vec::new(), arena, uploader, ring, dispatches: 0 })
+        let (buffers, spare) = (Vec::new(), Vec::new());
+        Ok(Self { device, kernels, max_binding, buffers, spare, arena, uploader, ring, dispatches: 0 })
     }
 
     /// Dispatches recorded since the last call.
@@ -66,8 +69,24 @@ impl Gpu {
 
     fn add(&mut self, slice: Slice) -> View {
         let bytes = slice.size;
-        self.buffers.push(slice);
-        View { buffer: self.buffers.len() - 1, offset: 0, bytes }
+        let buffer = match self.spare.pop() {
+            Some(place) => {
+                self.buffers[place] = slice;
+                place
+            }
+            None => {
+                self.buffers.push(slice);
+                self.buffers.len() - 1
+            }
+        };
+        View { buffer, offset: 0, bytes }
+    }
+
+    /// Gives a view's whole buffer back once no bind group holds it.
+    pub(super) fn free(&mut self, view: View) {
+        // Something must stand there until the place is used again; the first buffer always lives.
+        self.buffers[view.buffer] = self.buffers[0].clone();
+        self.spare.push(view.buffer);
     }
 
     pub(super) async fn buffer(&mut self, label: &str, bytes: u64) -> Result<View> {

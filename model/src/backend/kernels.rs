@@ -38,6 +38,17 @@ impl Kernels {
         (kernels, refused)
     }
 
+    /// The same, but for the workloads of `variants`; those this device cannot run change nothing.
+    #[must_use]
+    pub fn with(&self, variants: &[Variant]) -> Self {
+        let mut kernels = self.clone();
+        for v in variants.iter().filter(|v| v.why_not(&self.caps).is_none()) {
+            let workload = v.workload();
+            kernels.tuned.insert((workload.kernel(), workload.shape_json()), v.clone());
+        }
+        kernels
+    }
+
     /// The database in use.
     pub fn source(&self) -> &str {
         &self.source

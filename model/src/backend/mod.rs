@@ -102,6 +102,14 @@ impl Backend {
         }
     }
 
+    /// Gives a view's whole buffer back; nothing may use it any more.
+    pub(crate) fn free(&mut self, view: View) {
+        match self {
+            Self::Gpu(g) => g.free(view),
+            Self::Cpu(c) => c.free(view),
+        }
+    }
+
     /// Puts constant data into one of the few large buffers.
     pub(crate) async fn constant(&mut self, words: &[u32]) -> Result<View> {
         match self {

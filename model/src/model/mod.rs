@@ -3,6 +3,7 @@
 mod inspect;
 mod programs;
 mod run;
+mod tuning;
 
 use std::{collections::HashMap, sync::Arc};
 

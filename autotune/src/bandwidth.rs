@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
 use pollster::block_on;
-use wgforge::runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Slice};
+use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result, Slice};
 
 /// Bytes a thread reads at a time.
 const QUAD: u64 = 16;
@@ -22,7 +21,10 @@ const QUADS_PER_THREAD: [u64; 3] = [4, 16, 64];
 const ROUNDS: usize = 5;
 
 /// Bytes read a second, in GB (10^9), by the best of a few plain kernels.
-pub(crate) fn read_gb_s(device: &Device) -> Result<f64> {
+///
+/// # Errors
+/// A device that has no room for the buffers, or fails.
+pub fn read_gb_s(device: &Device) -> Result<f64> {
     let total = if device.report().device_type == "cpu" { TOTAL_ON_CPU } else { TOTAL };
     let buffers = buffers(device, total)?;
     // One word for each workgroup, so that nothing read is without use.
@@ -62,7 +64,7 @@ fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
             Ok(buffer) => all.push(buffer),
             // What fits beside the model has to do.
             Err(_) if !all.is_empty() => break,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     Ok(all)
@@ -86,7 +88,7 @@ fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
         let group = pipeline.bind(device, std::slice::from_ref(buffer))?;
         recorder.pass("fill").dispatch(&pipeline, &group, groups(buffer.size / QUAD / THREADS / quads))?;
     }
-    Ok(block_on(recorder.submit().wait())?)
+    block_on(recorder.submit().wait())
 }
 
 /// Bytes a second of one pass over all buffers, in GB.
@@ -114,7 +116,7 @@ fn groups(n: u64) -> [u32; 3] {
 fn pipeline(device: &Device, label: &str, wgsl: &str, bindings: &[(&str, Access)]) -> Result<Pipeline> {
     let bindings: Vec<Binding> =
         bindings.iter().map(|(name, access)| Binding { name: (*name).to_owned(), access: *access }).collect();
-    Ok(block_on(device.pipeline(&KernelSource { label, wgsl, bindings: &bindings }))?)
+    block_on(device.pipeline(&KernelSource { label, wgsl, bindings: &bindings }))
 }
 
 /// A workgroup reads one stretch of memory, neighbouring threads neighbouring quads.

@@ -1,0 +1,352 @@
+//! How long a dispatch takes: batches long enough for the clock at hand, on buffers no cache holds.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use pollster::block_on;
+use wgforge_codegen::{Variant, check::Case, types::round_up};
+use wgforge_runtime::{BindGroup, Device, Error, Pass, Pipeline, Recorder, Result, Slice, bytemuck};
+
+/// Bytes that rotated copies of a kernel's inputs fill, so that no cache holds them.
+const ROTATED: u64 = 256 << 20;
+/// Copies at most: inputs so small that these stay in a cache are there in a real run as well.
+const COPIES: u64 = 256;
+/// Sets of outputs for independent dispatches.
+const OUTPUTS: usize = 8;
+/// Dispatches of one submission at most: more hide nothing, and hang a desktop.
+const BATCH: u32 = 512;
+/// What a batch should take where the clock is fine, µs.
+const BATCH_US: f64 = 300.0;
+/// A batch is at least this many times the clock's resolution.
+const RESOLUTIONS: f64 = 200.0;
+/// What a batch should take where only the host's clock tells, µs.
+const WALL_BATCH_US: f64 = 5000.0;
+
+/// The clock that times dispatches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Clock {
+    /// The GPU's own, with its resolution in µs.
+    Gpu {
+        /// The smallest step it was seen to make, µs.
+        resolution_us: f64,
+    },
+    /// The host's: the cost of a submission is taken out by comparing two lengths of batches.
+    Host,
+}
+
+impl Clock {
+    /// Finds out what this device has.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn probe(device: &Device) -> Result<Self> {
+        if !device.caps().timestamps {
+            return Ok(Self::Host);
+        }
+        let mut steps = Vec::new();
+        for _ in 0..4 {
+            let mut recorder = Recorder::with_timestamps(device, 64)?;
+            for _ in 0..64 {
+                drop(recorder.pass("clock"));
+            }
+            let spans = block_on(recorder.submit().timestamps().spans())?.unwrap_or_default();
+            let mut ticks: Vec<f64> = spans.iter().flat_map(|s| [s.begin, s.end]).collect();
+            ticks.sort_by(f64::total_cmp);
+            steps.extend(ticks.windows(2).map(|w| w[1] - w[0]).filter(|d| *d > 0.0));
+        }
+        // Clocks that stand still are no better than none.
+        Ok(match steps.into_iter().reduce(f64::min) {
+            Some(resolution_us) => Self::Gpu { resolution_us },
+            None => Self::Host,
+        })
+    }
+
+    /// What a batch should take at least, µs.
+    pub fn batch_us(&self) -> f64 {
+        match self {
+            Self::Gpu { resolution_us } => (RESOLUTIONS * resolution_us).max(BATCH_US),
+            Self::Host => WALL_BATCH_US,
+        }
+    }
+
+    /// µs of one of `n` dispatches that `record` puts into one pass, one call each.
+    ///
+    /// # Errors
+    /// What `record` or the device reports.
+    pub fn time(
+        &self,
+        device: &Device,
+        n: u32,
+        record: &mut dyn FnMut(&mut Pass<'_>, u32) -> Result<()>,
+    ) -> Result<f64> {
+        let n = n.max(1);
+        match self {
+            Self::Gpu { .. } => {
+                let (_, gpu) = batch(device, n, true, record)?;
+                Ok(gpu.unwrap_or(0.0) / f64::from(n))
+            }
+            Self::Host => {
+                let (short, _) = batch(device, n, false, record)?;
+                let (long, _) = batch(device, n * 3, false, record)?;
+                let difference = (long - short) / f64::from(2 * n);
+                // A hiccup in the short batch: the whole of the long one is an upper bound.
+                Ok(if difference > 0.0 { difference } else { long / f64::from(3 * n) })
+            }
+        }
+    }
+}
+
+/// Wall time and, if asked for, GPU time of a batch, µs.
+fn batch(
+    device: &Device,
+    n: u32,
+    stamped: bool,
+    record: &mut dyn FnMut(&mut Pass<'_>, u32) -> Result<()>,
+) -> Result<(f64, Option<f64>)> {
+    let mut recorder =
+        if stamped { Recorder::with_timestamps(device, 1)? } else { Recorder::new(device, "batch") };
+    let mut pass = recorder.pass("batch");
+    for i in 0..n {
+        record(&mut pass, i)?;
+    }
+    drop(pass);
+    let start = Instant::now();
+    let submission = recorder.submit();
+    block_on(submission.wait())?;
+    let wall = start.elapsed().as_secs_f64() * 1e6;
+    let times = block_on(submission.timestamps().read())?;
+    Ok((wall, times.map(|us| us.iter().sum())))
+}
+
+/// Large buffers the copies of all workloads' inputs are put into, one after the other: made once,
+/// because making them costs more than most measurements.
+#[derive(Debug, Default)]
+pub(crate) struct Rotation {
+    blocks: Vec<Slice>,
+}
+
+/// A candidate ready to be timed.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pipeline: Pipeline,
+    groups: [u32; 3],
+    /// One for each copy of the inputs; all share the outputs.
+    dependent: Vec<BindGroup>,
+}
+
+/// The inputs of one workload, in as many copies as it takes, and its outputs.
+#[derive(Debug)]
+pub(crate) struct Track {
+    device: Device,
+    clock: Clock,
+    /// By name; a list with one slice a copy.
+    inputs: HashMap<&'static str, Vec<Slice>>,
+    outputs: HashMap<String, Slice>,
+    /// Bytes of the outputs whose size is a matter of the shape.
+    sizes: HashMap<&'static str, u64>,
+    copies: usize,
+    tokens: u32,
+    /// Where the next batch begins among the copies.
+    cursor: usize,
+}
+
+impl Track {
+    /// Uploads `case`, a call of `plain`, and copies it on the device.
+    pub(crate) fn new(
+        device: &Device,
+        clock: Clock,
+        rotation: &mut Rotation,
+        plain: &Variant,
+        case: &Case,
+    ) -> Result<Self> {
+        let align = u64::from(device.caps().storage_align.max(16));
+        let written = plain.written();
+        let read: Vec<(&'static str, &Vec<u32>)> =
+            plain.bindings().into_iter().zip(&case.buffers).filter(|(n, _)| !written.contains(n)).collect();
+        let size = |words: &Vec<u32>| (words.len() as u64 * 4).next_multiple_of(align);
+        let set: u64 = read.iter().map(|(_, w)| size(w)).sum();
+        let cpu = device.report().device_type == "cpu";
+        let copies = if cpu { 1 } else { (ROTATED / set.max(1)).clamp(1, COPIES) };
+        let mut places = rotation.places(device, read.iter().map(|(_, w)| size(w)).collect(), copies)?;
+        let mut inputs: HashMap<&'static str, Vec<Slice>> = HashMap::new();
+        let mut recorder = Recorder::new(device, "copies");
+        for (i, (name, words)) in read.iter().enumerate() {
+            let source = block_on(device.buffer(name, words.len() as u64 * 4))?;
+            device.write(&source, 0, bytemuck::cast_slice(words));
+            let mut slices = std::mem::take(&mut places[i]);
+            for slice in &mut slices {
+                recorder.copy(&source, slice, source.size)?;
+                // Bound to the quad, as in a real run: kernels see the length.
+                *slice = slice.part(0, source.size.next_multiple_of(16))?;
+            }
+            inputs.insert(name, slices);
+        }
+        block_on(recorder.submit().wait())?;
+        let copies = usize::try_from(copies).unwrap_or(1);
+        let mut track = Self {
+            device: device.clone(),
+            clock,
+            inputs,
+            outputs: HashMap::new(),
+            sizes: HashMap::new(),
+            copies,
+            tokens: case.tokens,
+            cursor: 0,
+        };
+        for (name, words) in plain.bindings().into_iter().zip(&case.buffers) {
+            if written.contains(&name) {
+                let bytes = words.len() as u64 * 4;
+                track.sizes.insert(name, bytes);
+                let slice = track.output(name, bytes)?;
+                device.write(&slice, 0, bytemuck::cast_slice(words));
+            }
+        }
+        Ok(track)
+    }
+
+    fn output(&mut self, name: &str, bytes: u64) -> Result<Slice> {
+        let bytes = bytes.max(16).next_multiple_of(16);
+        if let Some(slice) = self.outputs.get(name).filter(|s| s.size >= bytes) {
+            return Ok(slice.clone());
+        }
+        let slice = block_on(self.device.buffer(name, bytes))?;
+        self.outputs.insert(name.to_owned(), slice.clone());
+        Ok(slice)
+    }
+
+    /// Binds a candidate to all copies.
+    pub(crate) fn bind(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<Bound> {
+        let outputs = self.outputs_of(variant, pipeline)?;
+        let dependent =
+            (0..self.copies).map(|i| self.group(pipeline, i, &outputs)).collect::<Result<Vec<_>>>()?;
+        Ok(Bound { pipeline: pipeline.clone(), groups: variant.groups(self.tokens), dependent })
+    }
+
+    fn outputs_of(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<HashMap<String, Slice>> {
+        let mut all = HashMap::new();
+        for binding in pipeline.bindings() {
+            let name = binding.name.as_str();
+            let known = variant.bindings().into_iter().find(|n| *n == name);
+            if known.is_some_and(|n| self.inputs.contains_key(n)) {
+                continue;
+            }
+            let bytes = output_bytes(variant, name).max(self.sizes.get(name).copied().unwrap_or(0));
+            all.insert(name.to_owned(), self.output(name, bytes)?);
+        }
+        Ok(all)
+    }
+
+    fn group(&self, pipeline: &Pipeline, copy: usize, outputs: &HashMap<String, Slice>) -> Result<BindGroup> {
+        let slices: Option<Vec<Slice>> = pipeline
+            .bindings()
+            .iter()
+            .map(|b| match self.inputs.get(b.name.as_str()) {
+                Some(slices) => slices.get(copy).cloned(),
+                None => outputs.get(&b.name).cloned(),
+            })
+            .collect();
+        let missing = || Error::BindingCount {
+            kernel: pipeline.label().into(),
+            wanted: pipeline.bindings().len(),
+            given: self.inputs.len() + outputs.len(),
+        };
+        pipeline.bind(&self.device, &slices.ok_or_else(missing)?)
+    }
+
+    /// Dispatches a batch of a kernel that takes `us` µs should have.
+    pub(crate) fn batch_for(&self, us: f64) -> u32 {
+        let n = (self.clock.batch_us() / us.max(0.01)).ceil();
+        if n >= f64::from(BATCH) { BATCH } else { (1..BATCH).rfind(|i| f64::from(*i) <= n).unwrap_or(1) }
+    }
+
+    /// µs of a dispatch that waits for the one before, as in a decoded token.
+    pub(crate) fn dependent(&mut self, bound: &Bound, n: u32) -> Result<f64> {
+        let (start, groups) = (self.cursor, &bound.dependent);
+        self.cursor = (start + n as usize) % groups.len().max(1);
+        self.clock.time(&self.device, n, &mut |pass, i| {
+            let group = &groups[(start + i as usize) % groups.len()];
+            pass.dispatch(&bound.pipeline, group, bound.groups)
+        })
+    }
+
+    /// µs of a dispatch that may overlap with those before and behind: what throughput allows.
+    pub(crate) fn independent(&mut self, variant: &Variant, bound: &Bound, n: u32) -> Result<f64> {
+        let mut sets = Vec::new();
+        for _ in 0..OUTPUTS {
+            self.outputs.clear();
+            let outputs = self.outputs_of(variant, &bound.pipeline)?;
+            // A position advances in `run`, and wants a start that is one.
+            for slice in outputs.values() {
+                self.device.write(slice, 0, &[0; 16]);
+            }
+            sets.push(outputs);
+        }
+        let count = self.copies.max(OUTPUTS);
+        let groups: Vec<BindGroup> = (0..count)
+            .map(|i| self.group(&bound.pipeline, i % self.copies, &sets[i % OUTPUTS]))
+            .collect::<Result<_>>()?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let us = self.clock.time(&self.device, n, &mut |pass, i| {
+                pass.dispatch(&bound.pipeline, &groups[i as usize % groups.len()], bound.groups)
+            })?;
+            best = best.min(us);
+        }
+        Ok(best)
+    }
+}
+
+/// Bytes of a buffer a variant writes, where its size is a matter of its configuration.
+fn output_bytes(variant: &Variant, name: &str) -> u64 {
+    match variant {
+        Variant::Attention { shape, config } if name == "partials" => {
+            let merge = wgforge_codegen::kernels::attention_merge::Shape {
+                heads: shape.heads,
+                dim: shape.dim,
+                splits: config.splits,
+                out: shape.out,
+            };
+            merge.partial_bytes(1)
+        }
+        Variant::Argmax { shape, config } if !shape.last => u64::from(round_up(shape.slices(config), 4)) * 4,
+        _ => 16,
+    }
+}
+
+impl Rotation {
+    /// For each of `sizes`, `copies` slices that overlap nothing else.
+    fn places(&mut self, device: &Device, sizes: Vec<u64>, copies: u64) -> Result<Vec<Vec<Slice>>> {
+        let most = device.caps().max_buffer_bytes.min(ROTATED);
+        if copies == 1 {
+            self.blocks.clear();
+        }
+        let mut places = vec![Vec::new(); sizes.len()];
+        let (mut block, mut used) = (0, 0);
+        for _ in 0..copies {
+            for (i, size) in sizes.iter().enumerate() {
+                while self.blocks.get(block).is_some_and(|b| b.size < used + size) {
+                    block += 1;
+                    used = 0;
+                }
+                if block == self.blocks.len() {
+                    // Small devices get small blocks, and what is larger than one its own.
+                    let whole = if copies > 1 { most } else { *size };
+                    self.blocks.push(block_on(device.buffer("rotation", whole.max(*size)))?);
+                    used = 0;
+                }
+                places[i].push(self.blocks[block].part(used, *size)?);
+                used += size;
+            }
+        }
+        Ok(places)
+    }
+
+    /// Gives the memory back, as after a workload whose inputs were larger than any other's.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        let mut held = 0;
+        self.blocks.retain(|b| {
+            held += b.size;
+            held <= bytes
+        });
+    }
+}

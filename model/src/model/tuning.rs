@@ -1,0 +1,66 @@
+//! For tuners: which kernels this model runs, and running it with others.
+
+use wgforge_codegen::Workload;
+
+use super::{
+    Choice, Model,
+    programs::{Programs, Which},
+    to_u32,
+};
+use crate::{
+    Result,
+    backend::{Backend, Kernels},
+    plan::Stream,
+};
+
+impl Model {
+    /// The distinct workloads of a decoded token, of its greedy and its sampled choice, and of
+    /// prefill, in the order in which they first run. What follows a split attention depends on
+    /// its configuration: of those, only the merges of the present one are among them.
+    ///
+    /// # Errors
+    /// A device without room for the activations.
+    pub async fn workloads(&mut self) -> Result<Vec<Workload>> {
+        let (owners, layers) = (self.config.num_kv_owners(), self.config.num_layers());
+        let (chosen, sampling) = (self.chosen, self.sampling);
+        let keep = Choice::keep(to_u32(self.generation.top_k).min(Choice::MAX_TOP_K));
+        let (host_one, host_many) = (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
+        let mut b = self.builder(Which::One);
+        let mut stream = Stream::Whole(b.embed(host_one).await?);
+        for i in 0..layers {
+            stream = b.layer(i, stream).await?;
+        }
+        let logits = b.head(stream).await?;
+        b.greedy(logits, chosen).await?;
+        b.sampled(logits, chosen, sampling, keep).await?;
+        let mut steps = std::mem::take(&mut b.steps);
+        let mut b = self.builder(Which::Many);
+        let mut stream = Stream::Whole(b.embed(host_many).await?);
+        for i in 0..owners {
+            stream = b.layer(i, stream).await?;
+        }
+        steps.append(&mut b.steps);
+        let mut all: Vec<Workload> = Vec::new();
+        for step in steps {
+            let workload = step.variant.workload();
+            if !all.contains(&workload) {
+                all.push(workload);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Computes with other kernels from now on; the weights stay where they are. Programs are made
+    /// again when they are next needed, with buffers as these kernels want them. The sequence and
+    /// its caches stay. Nothing happens in the reference, which has no kernels.
+    pub fn set_kernels(&mut self, kernels: Kernels) {
+        let Backend::Gpu(gpu) = &mut self.backend else { return };
+        gpu.kernels = kernels;
+        self.programs = Programs::default();
+        for lane in [&mut self.one, &mut self.many, &mut self.full] {
+            for (_, view) in lane.buffers.drain() {
+                self.backend.free(view);
+            }
+        }
+    }
+}

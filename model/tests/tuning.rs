@@ -1,0 +1,58 @@
+//! A loaded model given other kernels: it lists what it runs, and computes the same.
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use wgforge_codegen::Variant;
+use wgforge_model::{Choice, Kernels, Model, Options, Request};
+
+fn greedy(model: &mut Model) -> Vec<u32> {
+    let request =
+        Request { prompt: vec![2, 17, 30, 41, 5], max_new: 16, choice: Choice::Greedy, stop: Vec::new() };
+    let mut ids = Vec::new();
+    model.reset();
+    pollster::block_on(model.generate(&request, &mut |id| {
+        ids.push(id);
+        ControlFlow::Continue(())
+    }))
+    .expect("it generates");
+    ids
+}
+
+#[test]
+fn other_kernels_compute_the_same_without_loading_again() {
+    let Some(device) = common::device() else { return };
+    let exact = Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() };
+    let Some(mut model) = common::load(&common::demo(), true, &exact) else { return };
+    let workloads = pollster::block_on(model.workloads()).expect("it lists its workloads");
+    for kernel in
+        ["gather", "ple_mix", "norm", "gemv", "gemm", "rope", "attention", "argmax", "topk", "sample"]
+    {
+        assert!(workloads.iter().any(|w| w.kernel() == kernel), "{kernel} is among them");
+    }
+    let twice = workloads.iter().enumerate().find(|(i, w)| workloads[..*i].contains(w));
+    assert!(twice.is_none(), "each once: {twice:?}");
+    let before = greedy(&mut model);
+    let memory = model.memory_in_use();
+    let generic = Kernels::generic(device.caps());
+    let others: Vec<Variant> = workloads
+        .iter()
+        .filter_map(|w| {
+            let usual = generic.choose(w.clone()).ok()?;
+            let mut all = w.candidates(device.caps());
+            all.retain(|v| v.config_json() != usual.config_json());
+            // The last: far from the first, which most defaults resemble.
+            all.pop()
+        })
+        .collect();
+    assert!(others.len() > 10, "{} workloads have a choice", others.len());
+    model.set_kernels(generic.with(&others));
+    assert_eq!(greedy(&mut model), before, "other kernels, the same tokens");
+    for _ in 0..3 {
+        model.set_kernels(generic.clone());
+        assert_eq!(greedy(&mut model), before, "the first kernels again");
+    }
+    let now = model.memory_in_use();
+    assert!(now <= memory + memory / 8, "{now} bytes are held where {memory} were");
+}

@@ -1,0 +1,176 @@
+//! Whether the winners of `wgforge autotune` make whole tokens faster.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::Result;
+use pollster::block_on;
+use wgforge::autotune::{Confirmed, Group, confirm as confirm_groups};
+use wgforge::codegen::{Variant, Workload};
+use wgforge::model::{Choice, Kernels, Request};
+
+use crate::console;
+use crate::numbers::random;
+use crate::session::{Place, Session};
+
+/// Rounds of each comparison at most.
+const ROUNDS: usize = 9;
+
+/// Seconds a sample should take, so that a scheduler's slice does not decide.
+const SAMPLE_S: f64 = 0.3;
+
+/// What whole tokens said.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// Tokens a second, by what was measured.
+    pub(crate) confirmed: Vec<(String, Confirmed)>,
+    /// Workloads of the groups that do not stay.
+    pub(crate) dropped: Vec<Workload>,
+}
+
+/// A kernel that would be computed otherwise than now.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) workload: Workload,
+    pub(crate) variant: Variant,
+}
+
+/// The groups in which winners are taken or left: kernels of one family help or hurt alike.
+fn family(workload: &Workload) -> &'static str {
+    match workload {
+        Workload::Gemv(_) => "decode products",
+        Workload::Gemm(_) => "prefill products",
+        Workload::Attention(s) if !s.decode => "prefill attention",
+        Workload::Attention(_) | Workload::AttentionMerge(_) => "decode attention",
+        Workload::Norm(_) => "norms",
+        _ => "the rest",
+    }
+}
+
+/// Whether a family is measured in prefill. Kernels that serve both were tuned for one token, and
+/// decode decides about them.
+fn in_prefill(family: &str) -> bool {
+    matches!(family, "prefill products" | "prefill attention")
+}
+
+/// Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
+/// Where there is no time to measure each group, all of them are one; where there is none for that
+/// either, the kernels' own times have to do, with a notice.
+pub(crate) fn confirm(
+    session: &mut Session,
+    present: &Kernels,
+    changes: &[Change],
+    deadline: Instant,
+    quiet: bool,
+) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    for (what, prefill) in [("decode", false), ("prefill", true)] {
+        if console::interrupted().load(Ordering::SeqCst) {
+            break;
+        }
+        let mut families: Vec<(String, Vec<&Change>)> = Vec::new();
+        for change in changes.iter().filter(|c| in_prefill(family(&c.workload)) == prefill) {
+            let name = family(&change.workload);
+            match families.iter_mut().find(|(n, _)| n == name) {
+                Some((_, list)) => list.push(change),
+                None => families.push((name.to_owned(), vec![change])),
+            }
+        }
+        if families.is_empty() {
+            continue;
+        }
+        let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
+        // How long a measurement takes decides how many there can be.
+        let start = Instant::now();
+        session.model.set_kernels(present.clone());
+        measure(session, prefill)?;
+        let each = start.elapsed();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let needed = |groups: usize| each * u32::try_from(2 + 3 * (2 + groups)).unwrap_or(u32::MAX);
+        if families.len() > 1 && needed(families.len()) > left {
+            let all = families.drain(..).flat_map(|(_, list)| list).collect();
+            families.push(("all changes together".into(), all));
+        }
+        if needed(0) > left {
+            bar.finish_and_clear();
+            eprintln!(
+                "notice: {what} of whole tokens was not measured: it would take {:.0} s and {:.0} s are left; \
+                 the kernels' own times decide (--budget gives more)",
+                needed(0).as_secs_f64(),
+                left.as_secs_f64()
+            );
+            continue;
+        }
+        let groups: Vec<Group> =
+            families.iter().map(|(name, list)| Group { name: name.clone(), kernels: list.len() }).collect();
+        let mut over = || Instant::now() >= deadline || console::interrupted().load(Ordering::SeqCst);
+        let measured = confirm_groups(&groups, ROUNDS, &mut over, &mut |used| {
+            bar.tick();
+            let taken: Vec<Variant> = families
+                .iter()
+                .zip(used)
+                .filter(|(_, used)| **used)
+                .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
+                .collect();
+            session.model.set_kernels(present.with(&taken));
+            measure(session, prefill)
+        });
+        bar.finish_and_clear();
+        let mut measured = measured?;
+        for (share, (_, list)) in measured.shares.iter().zip(&families) {
+            if !share.kept {
+                verdict.dropped.extend(list.iter().map(|c| c.workload.clone()));
+            }
+        }
+        // From seconds a token to tokens a second.
+        measured.before = 1.0 / measured.before.max(1e-12);
+        measured.after = 1.0 / measured.after.max(1e-12);
+        verdict.confirmed.push((format!("{what}, tokens a second"), measured));
+    }
+    session.model.set_kernels(present.clone());
+    Ok(verdict)
+}
+
+/// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
+fn measure(session: &mut Session, prefill: bool) -> Result<f64> {
+    let cpu = matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu");
+    seconds_a_token(session, prefill, true, cpu)?;
+    seconds_a_token(session, prefill, false, cpu)
+}
+
+/// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
+/// again and again until the sample is long enough.
+fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool) -> Result<f64> {
+    let config = session.model.config();
+    let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
+    let room = u32::try_from(config.max_position).unwrap_or(u32::MAX);
+    let (prompt, tokens) = match (prefill, cpu) {
+        (true, false) => (512, 1),
+        (true, true) => (16, 1),
+        // Behind some context, so that attention has its part.
+        (false, false) => (256, if short { 2 } else { 65 }),
+        // A prompt of one token takes the way of decoding; prefill would take the most of the time.
+        (false, true) => (1, if short { 1 } else { 4 }),
+    };
+    let prompt = prompt.min(room / 2);
+    let id = |i| u32::try_from(random(7, i) % vocab).unwrap_or(0);
+    let prompt: Vec<u32> = (0..u64::from(prompt)).map(id).collect();
+    let count = prompt.len() as f64;
+    let request = Request { prompt, max_new: tokens, choice: Choice::Greedy, stop: Vec::new() };
+    let (mut seconds, mut steps) = (0.0, 0.0);
+    loop {
+        session.model.reset();
+        let stats = block_on(session.model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
+        if prefill {
+            seconds += stats.first_token_s;
+            steps += count;
+        } else {
+            seconds += stats.decode_s;
+            steps += f64::from(stats.tokens.saturating_sub(1).max(1));
+        }
+        if short || seconds >= SAMPLE_S {
+            return Ok(seconds / steps);
+        }
+    }
+}
