@@ -83,6 +83,11 @@ pub fn cost(workload: &Workload, case: &Case, call: Call) -> Cost {
             let ops = 4 * pairs * u64::from(s.heads) * u64::from(s.dim);
             Cost { bytes: cache + rows, ops, unit: Unit::Float }
         }
+        // The output has room for a whole chunk.
+        Workload::PleMix(s) => {
+            let row = s.context.row_bytes(s.layers * s.dim) + 2 * Act::F32.row_bytes(s.layers * s.dim);
+            Cost { bytes: t * row, ops: 0, unit: Unit::Float }
+        }
         // A cache is bound whole, and one slot a token is written.
         Workload::Rope(s) => {
             let columns = (s.heads + 2 * s.kv_heads) * s.dim;
