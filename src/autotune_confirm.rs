@@ -83,6 +83,13 @@ pub(crate) fn confirm(
         let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
         // How long a measurement takes decides how many there can be.
         let start = Instant::now();
+        if start >= deadline {
+            bar.finish_and_clear();
+            eprintln!(
+                "notice: no time is left to measure {what} of whole tokens; the kernels' own times decide"
+            );
+            continue;
+        }
         session.model.set_kernels(present.clone());
         measure(session, prefill)?;
         let each = start.elapsed();
