@@ -5,7 +5,6 @@ use pollster::block_on;
 use wgforge::codegen::{
     FAMILIES, Target, Variant, Workload,
     check::{Case, Inputs},
-    kernels::attention,
     shapes,
 };
 use wgforge::runtime::{Device, KernelSource, Recorder, bytemuck};
@@ -24,22 +23,13 @@ pub(crate) fn every_family(device: &Device) -> Outcome {
     let mut outcome = Outcome { right: 0, wrong: Vec::new() };
     let all = shapes::odd();
     for family in FAMILIES {
-        let Some(workload) = all.iter().find(|w| w.kernel() == *family && stands_alone(w)) else { continue };
+        let Some(workload) = all.iter().find(|w| w.kernel() == *family) else { continue };
         match agrees(device, workload) {
             Ok(()) => outcome.right += 1,
             Err(error) => outcome.wrong.push(format!("{family}: {error:#}")),
         }
     }
     outcome
-}
-
-/// Some dispatches only make sense together with the one that follows.
-fn stands_alone(workload: &Workload) -> bool {
-    match workload {
-        Workload::Argmax(shape) => shape.last,
-        Workload::Attention(attention::Shape { decode, .. }) => !decode,
-        _ => true,
-    }
 }
 
 fn agrees(device: &Device, workload: &Workload) -> Result<()> {

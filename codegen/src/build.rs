@@ -153,7 +153,7 @@ impl Builder {
 ///
 /// # Errors
 /// [`Error::File`] for what cannot be read, [`Error::Template`] for a file named as no kernel of
-/// `families`.
+/// `families` or that does not parse.
 pub fn read_templates(folder: &Path, families: &Families) -> Result<Templates, Error> {
     let mut templates = Templates::builtin();
     for path in template_files(folder)? {
@@ -167,6 +167,7 @@ pub fn read_templates(folder: &Path, families: &Families) -> Result<Templates, E
         }
         templates.replace(kernel.unwrap_or(&name), text);
     }
+    templates.check()?;
     Ok(templates)
 }
 

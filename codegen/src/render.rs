@@ -119,6 +119,17 @@ impl Templates {
         self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
+    /// Parses all texts.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with a caret; the report names the file.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut tera = build_engine(&[])?;
+        let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        tera.add_raw_templates(self.replaced().map(|(name, text)| (self.shown(name), text)))
+            .map_err(|e| Error::Template { kernel: names.join(", "), report: report(&e) })
+    }
+
     fn engine(&self, variant: &Variant) -> Result<(String, Arc<Tera>), Error> {
         let kernel = variant.kernel();
         let fail = |e: &tera::Error| Error::Template { kernel: kernel.into(), report: report(e) };

@@ -57,6 +57,19 @@ pub struct Bound<K> {
     kernel: PhantomData<fn() -> K>,
 }
 
+impl Device {
+    /// Compiles an embedded kernel that was found by its shape, or takes it from the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::pipeline`].
+    pub async fn kernel(&self, info: &KernelInfo) -> Result<Pipeline> {
+        let bindings: Vec<Binding> =
+            info.bindings.iter().map(|&(name, access)| Binding { name: name.to_owned(), access }).collect();
+        self.pipeline(&KernelSource { label: info.name, wgsl: info.wgsl, bindings: &bindings }).await
+    }
+}
+
 impl<K: Kernel> TypedPipeline<K> {
     /// Compiles the kernel, or takes it from the device's cache.
     ///
@@ -64,13 +77,7 @@ impl<K: Kernel> TypedPipeline<K> {
     ///
     /// As [`Device::pipeline`].
     pub async fn new(device: &Device) -> Result<Self> {
-        let bindings: Vec<Binding> = K::INFO
-            .bindings
-            .iter()
-            .map(|&(name, access)| Binding { name: name.to_owned(), access })
-            .collect();
-        let source = KernelSource { label: K::INFO.name, wgsl: K::INFO.wgsl, bindings: &bindings };
-        Ok(Self { pipeline: device.pipeline(&source).await?, kernel: PhantomData })
+        Ok(Self { pipeline: device.kernel(&K::INFO).await?, kernel: PhantomData })
     }
 
     /// Binds the kernel's buffers.

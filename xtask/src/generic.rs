@@ -1,11 +1,11 @@
-//! Committed databases: the defaults of each class, and the small one the macro is tested with.
+//! Committed databases: the defaults of each class, and the small ones the macro is tested with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use wgforge_autotune::generic;
-use wgforge_codegen::{Caps, Database, Workload};
+use wgforge_codegen::{Caps, Database, Target, Workload, db::DeviceId};
 
 /// Larger files are not read by anybody, and slow every build.
 const MOST_BYTES: usize = 60_000;
@@ -17,7 +17,11 @@ fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
         let text = generic::database(&caps, &generic::workloads(&caps))?.to_toml();
         all.push((root.join(format!("autotune/tuned/generic-{}.toml", caps.class())), text));
     }
-    all.push((root.join("codegen/macros/tests/tiny.toml"), tiny()?.to_toml()));
+    let tests = root.join("codegen/macros/tests");
+    let tiny = tiny()?;
+    all.push((tests.join("card.toml"), measured(&tiny, "A card", 0x10de, 128)?.to_toml()));
+    all.push((tests.join("other.toml"), measured(&tiny, "Another card", 0x1002, 256)?.to_toml()));
+    all.push((tests.join("tiny.toml"), tiny.to_toml()));
     Ok(all)
 }
 
@@ -39,6 +43,24 @@ fn tiny() -> Result<Database> {
         })
         .collect::<Result<_>>()?;
     Ok(Database::generic(&caps, &workloads)?)
+}
+
+/// As if it had been measured: the norm of the small database with other threads, and one kernel
+/// as it is there.
+fn measured(tiny: &Database, name: &str, vendor: u32, wg: u32) -> Result<Database> {
+    let device =
+        DeviceId { name: name.into(), vendor, device: 1, driver: "made up".into(), backend: "vulkan".into() };
+    let mut database = Database::new(tiny.header.caps.clone(), Some(device), Some("30.0.1".into()));
+    for entry in tiny.entries().iter().filter(|e| e.variant.kernel() != "sample") {
+        let mut entry = entry.clone();
+        if entry.variant.kernel() == "norm" {
+            let config = serde_json::json!({ "wg": wg, "sg": 32, "f16": false });
+            entry.variant = entry.variant.workload().with_config(config).map_err(anyhow::Error::msg)?;
+            entry.wgsl_hash = entry.variant.render(Target::Native)?.hash;
+        }
+        database.insert(entry);
+    }
+    Ok(database)
 }
 
 /// Writes the files, or with `check` fails where one is not what would be written.

@@ -157,3 +157,16 @@ fn all_committed_databases_embed_together() {
         assert!(code.contains(&format!("pub mod {module} ")), "no module `{module}`");
     }
 }
+
+/// The same database with another template for one of its kernels.
+mod replaced {
+    wgforge_codegen_macros::kernels!("tests/tiny.toml", templates = "tests/ui/pass");
+}
+
+#[test]
+fn a_folder_of_templates_stands_in_for_ours() {
+    let [norm, sample, ..] = replaced::tiny::ALL else { panic!("three kernels") };
+    assert!(norm.wgsl.contains("replaced_1"), "the folder's template:\n{}", norm.wgsl);
+    assert_ne!(norm.wgsl_hash, tiny::ALL[0].wgsl_hash, "another text has another hash");
+    assert_eq!(sample.wgsl, tiny::ALL[1].wgsl, "templates the folder does not have stay ours");
+}

@@ -131,6 +131,7 @@ pub(crate) trait Shaped: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn kernel(&self) -> &'static str;
     fn shape_json(&self) -> String;
+    #[cfg(feature = "build")]
     fn shape_in_order(&self) -> String;
     fn candidates(&self, caps: &Caps) -> Vec<Variant>;
     fn generic(&self, caps: &Caps) -> Variant;
@@ -209,6 +210,7 @@ impl<K: Kernel> Shaped for ShapeOf<K> {
         canonical_json(&self.0)
     }
 
+    #[cfg(feature = "build")]
     fn shape_in_order(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }

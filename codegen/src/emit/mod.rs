@@ -11,7 +11,7 @@ mod names;
 mod select;
 mod structs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -135,6 +135,9 @@ pub fn emit(sources: &[Source], texts: Texts) -> Result<Emitted, Errors> {
         bodies.push(module_tokens(source, &module, &kernels));
         sets.push(set_tokens(source, &module, &kernels));
     }
+    // A template that does not parse fails every kernel made of it in the same words.
+    let mut said = BTreeSet::new();
+    errors.retain(|e| said.insert(e.to_string()));
     if !errors.is_empty() {
         return Err(Errors(errors));
     }
@@ -222,6 +225,7 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
     let most = |f: fn(&Kernel) -> u32| kernels.iter().map(f).max().unwrap_or(0);
     let subgroup = if kernels.iter().any(|k| k.subgroups) { header.caps.subgroup_min } else { 1 };
     let f16 = kernels.iter().any(|k| k.f16);
+    let class = &header.class;
     let (adapter, vendor) = match &header.device {
         Some(d) => (d.name.as_str(), d.vendor),
         None => ("", 0),
@@ -238,6 +242,7 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
             name: #name,
             adapter: #adapter,
             vendor: #vendor,
+            class: #class,
             subgroup: #subgroup,
             f16: #f16,
             invocations: #invocations,

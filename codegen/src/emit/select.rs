@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
-/// Emits `KernelSet`, `SETS`, `select`, `select_for` and `find` over the given set expressions.
+/// Emits `KernelSet`, `SETS`, `sets_for`, `select`, `select_for`, `find` and `find_for` over the given set expressions.
 pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
     let quiet = super::quiet();
     quote! {
@@ -17,6 +17,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             pub adapter: ::core::option::Option<&'static str>,
             /// PCI number of that adapter's vendor, or 0.
             pub vendor: u32,
+            /// The class of device it was made for, as `Caps::class` names it.
+            pub class: &'static str,
             /// Smallest subgroup the device must have; 1: none needed.
             pub subgroup: u32,
             /// Needs WGSL's `f16`.
@@ -63,11 +65,13 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             }
 
             // Measured here, measured on this vendor's cards, made for everybody, measured elsewhere.
+            // What was measured counts only where the class is the same: another one was given
+            // other candidates. A name alone says little, so the vendor must agree as well.
             fn rank(&self, caps: &::wgforge_runtime::Caps, adapter: &str, vendor: u32) -> (u8, u32, bool) {
-                let same_class = self.subgroup <= 1 || self.subgroup == caps.subgroup_min;
+                let same = self.vendor == vendor && self.class == caps.class();
                 let closeness = match self.adapter {
-                    ::core::option::Option::Some(name) if name == adapter => 3,
-                    ::core::option::Option::Some(_) if vendor != 0 && vendor == self.vendor && same_class => 2,
+                    ::core::option::Option::Some(name) if same && name == adapter => 3,
+                    ::core::option::Option::Some(_) if same && vendor != 0 => 2,
                     ::core::option::Option::None => 1,
                     ::core::option::Option::Some(_) => 0,
                 };
@@ -80,7 +84,7 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
         pub static SETS: &[KernelSet] = &[#(#sets),*];
 
         /// The sets a device can run, best first: measured on this adapter, on the same vendor
-        /// and subgroup class, the defaults of the nearest class, then those of other devices.
+        /// and class, the defaults of the nearest class, then those of other devices.
         #quiet
         pub fn sets_for(
             caps: &::wgforge_runtime::Caps,
@@ -108,14 +112,26 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             select_for(caps, "", 0).map_or(&[], |set| set.kernels)
         }
 
-        /// The kernel of a family for a shape, from the best set that has it.
+        /// The kernel of a family for a shape, from the best set for an adapter that has it.
+        #quiet
+        pub fn find_for(
+            caps: &::wgforge_runtime::Caps,
+            adapter: &str,
+            vendor: u32,
+            kernel: &str,
+            shape: &str,
+        ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
+            sets_for(caps, adapter, vendor).into_iter().find_map(|set| set.find(kernel, shape))
+        }
+
+        /// The same for an adapter nothing is known of but what it can do.
         #quiet
         pub fn find(
             caps: &::wgforge_runtime::Caps,
             kernel: &str,
             shape: &str,
         ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
-            sets_for(caps, "", 0).into_iter().find_map(|set| set.find(kernel, shape))
+            find_for(caps, "", 0, kernel, shape)
         }
     }
 }

@@ -39,10 +39,11 @@ impl Gpu {
     /// `weight_bytes` sizes the arena's blocks: a small model must not take a large one.
     pub(crate) async fn new(
         device: Device,
-        kernels: Kernels,
+        mut kernels: Kernels,
         weight_bytes: u64,
         binding_limit: Option<u64>,
     ) -> Result<Self> {
+        kernels.prefer(device.report());
         let block = weight_bytes.clamp(1 << 20, 256 << 20);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let arena = Arena::new(&device, "weights", block, usage);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use wgforge_codegen::{Binding, Caps, Variant, Workload};
+use wgforge_runtime::{AdapterReport, KernelInfo};
 
 use crate::{Error, Result, embedded};
 
@@ -10,6 +11,8 @@ use crate::{Error, Result, embedded};
 #[derive(Debug, Default, Clone)]
 pub struct Kernels {
     caps: Caps,
+    /// Name and vendor of the adapter, which embedded databases were made for or not.
+    adapter: (String, u32),
     tuned: HashMap<(&'static str, String), Variant>,
     /// Which database `tuned` came from, for people and for `bench --json`.
     source: String,
@@ -18,7 +21,12 @@ pub struct Kernels {
 impl Kernels {
     /// No tuned kernels: every workload gets its generic configuration.
     pub fn generic(caps: &Caps) -> Self {
-        Self { caps: caps.clone(), tuned: HashMap::new(), source: format!("generic-{}", caps.class()) }
+        Self {
+            caps: caps.clone(),
+            adapter: Default::default(),
+            tuned: HashMap::new(),
+            source: format!("generic-{}", caps.class()),
+        }
     }
 
     /// Tuned variants; the ones this device cannot run are left out and returned with the reason.
@@ -47,6 +55,17 @@ impl Kernels {
             kernels.tuned.insert((workload.kernel(), workload.shape_json()), v.clone());
         }
         kernels
+    }
+
+    /// Prefers what was embedded for this adapter.
+    pub(crate) fn prefer(&mut self, adapter: &AdapterReport) {
+        self.adapter = (adapter.name.clone(), adapter.vendor);
+    }
+
+    /// The best embedded kernel for a workload.
+    fn find(&self, workload: &Workload) -> Option<&'static KernelInfo> {
+        let (name, vendor) = &self.adapter;
+        embedded::find_for(&self.caps, name, *vendor, workload.kernel(), &workload.shape_json())
     }
 
     /// The database in use.
@@ -78,15 +97,14 @@ impl Kernels {
 
     /// The configuration a committed database has for `workload`, if this device can run it.
     fn embedded(&self, workload: &Workload) -> Option<Variant> {
-        let info = embedded::find(&self.caps, workload.kernel(), &workload.shape_json())?;
+        let info = self.find(workload)?;
         let config = serde_json::from_str(info.config).ok()?;
         workload.with_config(config).ok().filter(|v| v.why_not(&self.caps).is_none())
     }
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.
     fn embedded_shader(&self, variant: &Variant) -> Option<(String, Vec<Binding>)> {
-        let shape = variant.workload().shape_json();
-        let info = embedded::find(&self.caps, variant.kernel(), &shape)?;
+        let info = self.find(&variant.workload())?;
         let bindings =
             info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
         (info.config == variant.config_json()).then(|| (info.wgsl.to_owned(), bindings.collect()))

@@ -1,0 +1,26 @@
+//! Mistakes that must not compile, and where the compiler points. After a change of wording:
+//! `TRYBUILD=overwrite cargo test --workspace --test ui`, and review the diff.
+
+use std::{fs, path::Path};
+
+/// The macro reads files relative to the package, which here is one that trybuild makes.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a writable target folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("listed").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else if path.extension().is_some_and(|e| e == "toml" || e == "wgsl") {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_compile_errors_at_their_place() {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    let package = target.join("tests/trybuild").join(env!("CARGO_PKG_NAME"));
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &package.join("tests"));
+    trybuild::TestCases::new().compile_fail("tests/ui/fail/*.rs");
+}
