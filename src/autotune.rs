@@ -9,10 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use pollster::block_on;
 use serde_json::{Value, json};
 use wgforge::autotune::{
-    self, Conditions, Confirmed, Database, Detail, Entry, Event, Evidence, Lock, Mode, Request, RunnerUp,
-    Session as Tuned, Settled, Timing, device_id,
+    self, Conditions, Confirmed, Event, Evidence, Lock, Mode, Request, Session as Tuned, Settled, device_id,
 };
-use wgforge::codegen::{FAMILIES, Families, Variant, Workload};
+use wgforge::codegen::{FAMILIES, Families, Workload};
 use wgforge::model::{Kernels, WeightMode};
 use wgforge::runtime::Device;
 
@@ -140,7 +139,7 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let stopped = graceful.interrupted();
     drop(graceful);
 
-    let database = database(&device, &outcome);
+    let database = outcome.tuned.database(&device, &outcome.dropped);
     for note in autotune::save_merged(&database, &path)? {
         eprintln!("notice: {note}");
     }
@@ -201,48 +200,6 @@ fn confirm(
     outcome.confirmed = verdict.confirmed;
     outcome.dropped = verdict.dropped;
     Ok(())
-}
-
-/// The winners that stay, with their evidence.
-fn database(device: &Device, outcome: &Outcome) -> Database {
-    let report = device.report();
-    let mut database =
-        Database::new(device.caps().clone(), Some(device_id(report)), Some(autotune::WGPU.into()));
-    database.header.features.clone_from(&report.features);
-    for one in &outcome.tuned.settled {
-        let dropped = outcome.dropped.contains(&one.workload);
-        let kept = if dropped { one.before.as_ref() } else { Some(&one.winner) };
-        let entry = kept.and_then(|measured| entry(one, measured));
-        if let Some(entry) = entry {
-            database.insert(entry);
-        }
-    }
-    database
-}
-
-fn entry(one: &Settled, measured: &autotune::Measured) -> Option<Entry> {
-    let variant: Variant = one.workload.with_config(measured.config.clone()).ok()?;
-    let us = &measured.us;
-    let runner_up = one
-        .runner_up
-        .as_ref()
-        .filter(|r| r.config != measured.config)
-        .map(|r| RunnerUp { config: r.config.clone(), median_us: r.us.median });
-    let detail = Detail {
-        low_us: us.low,
-        high_us: us.high,
-        gb_s: one.bytes as f64 / us.median / 1e3,
-        tflop_s: one.ops as f64 / us.median / 1e6,
-        roofline: one.bound_us / us.median,
-        runner_up,
-    };
-    let timing = Timing {
-        median_us: us.median,
-        min_us: us.min,
-        samples: u32::try_from(us.count).unwrap_or(u32::MAX),
-        detail: Some(detail),
-    };
-    Some(Entry { variant, wgsl_hash: measured.wgsl_hash.clone(), timing: Some(timing) })
 }
 
 /// A workload in a few words: what tells it from the others of its family.

@@ -224,7 +224,7 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub struct Evidence {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl Evidence {
@@ -250,7 +250,7 @@ impl Evidence {
                 let mut file = OpenOptions::new().append(true).open(path).map_err(fail)?;
                 // A line that was cut in the middle must not swallow the next one.
                 file.write_all(b"\n").map_err(fail)?;
-                Ok((Self { path: path.into(), file }, settled))
+                Ok((Self { path: path.into(), file: Some(file) }, settled))
             }
             _ => {
                 if path.exists() {
@@ -259,17 +259,23 @@ impl Evidence {
                     fs::rename(path, kept).map_err(fail)?;
                 }
                 let file = File::create(path).map_err(fail)?;
-                let mut evidence = Self { path: path.into(), file };
+                let mut evidence = Self { path: path.into(), file: Some(file) };
                 evidence.line(&Line::Begin { schema: SCHEMA, conditions: conditions.clone() })?;
                 Ok((evidence, Vec::new()))
             }
         }
     }
 
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), file: None }
+    }
+
     fn line(&mut self, line: &Line) -> Result<(), Error> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_string(line).unwrap_or_default();
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
+        file.write_all(text.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
     /// Records the device's rates.
@@ -308,10 +314,11 @@ impl Evidence {
     /// [`Error::File`].
     pub fn end(&mut self) -> Result<(), Error> {
         self.line(&Line::End)?;
-        self.file.sync_all().map_err(|source| Error::File { path: self.path.clone(), source })
+        let synced = self.file.as_ref().map_or(Ok(()), File::sync_all);
+        synced.map_err(|source| Error::File { path: self.path.clone(), source })
     }
 
-    /// The file.
+    /// The file; empty where nothing is kept.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -8,6 +8,28 @@
 //! decides which to try. All of it is kept as [`Evidence`]; [`html`] makes a page of it, and
 //! [`confirm`] asks whether the winners make a whole program faster.
 //!
+//! [`Tuner`] is all of it in one call, for programs with kernels of their own:
+//!
+//! ```no_run
+//! # fn example<MyKernel: wgforge_codegen::Kernel>(
+//! #     workloads: &[wgforge_codegen::Workload],
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use wgforge_autotune::{Tuner, save};
+//! use wgforge_codegen::Families;
+//! use wgforge_runtime::{Device, DeviceOptions};
+//!
+//! let device = pollster::block_on(Device::request(&DeviceOptions::default()))?;
+//! let database = Tuner::new(&device)
+//!     .families(Families::builtin().with::<MyKernel>()?)
+//!     .budget(Duration::from_secs(120))
+//!     .evidence("tuned/mine.evidence.jsonl")
+//!     .tune(workloads)?;
+//! save(&database, "tuned/mine.toml".as_ref())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Which database a device gets:
 //!
 //! ```no_run
@@ -36,6 +58,8 @@ mod report;
 mod roofline;
 pub mod search;
 mod select;
+mod session;
+mod simple;
 pub mod stats;
 mod store;
 mod time;
@@ -52,7 +76,11 @@ pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
 pub use report::html;
 pub use roofline::Roofline;
 pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
-pub use store::{Loaded, Lock, cache_folder, file_name, load, load_folder, save, save_merged};
+pub use simple::Tuner;
+pub use store::{
+    Loaded, Lock, cache_folder, file_name, load, load_folder, load_folder_with, load_with, save, save_merged,
+    save_merged_with,
+};
 pub use time::Clock;
 pub use tuner::{Event, Mode, Request, Session, tune};
 pub use wgforge_codegen::db::{
@@ -93,6 +121,9 @@ pub enum Error {
     /// A template did not render.
     #[error(transparent)]
     Codegen(#[from] wgforge_codegen::Error),
+    /// No workload of a session has a winner.
+    #[error("not one kernel could be tuned: {0}")]
+    NothingTuned(String),
     /// Not even the defaults can run.
     #[error("no database fits this device:\n{0}")]
     NothingFits(String),

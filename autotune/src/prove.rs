@@ -1,6 +1,8 @@
 //! Shows that a candidate computes what its reference computes, before anybody times it: a fast
 //! kernel that is wrong would win every race.
 
+use std::borrow::Cow;
+
 use pollster::block_on;
 use wgforge_codegen::{
     Binding, Variant, Workload,
@@ -109,6 +111,11 @@ impl Proof {
         Self { name, case, expected, draws }
     }
 
+    /// The same inputs for `variant`, with buffers as it has them.
+    fn suited(&self, variant: &Variant) -> Cow<'_, Self> {
+        if self.fits(variant) { Cow::Borrowed(self) } else { Cow::Owned(Self::make(variant, self.draws)) }
+    }
+
     /// Whether the buffers are laid out for `variant` too: where a configuration splits what it
     /// computes, its outputs are its own.
     fn fits(&self, variant: &Variant) -> bool {
@@ -211,8 +218,9 @@ pub fn agrees(
     variant: &Variant,
     proof: &Proof,
 ) -> Result<(), Rejection> {
+    let proof = proof.suited(variant);
     let got = run(device, shader, &proof.case.buffers)?;
-    compare(variant, proof, &got)
+    compare(variant, &proof, &got)
 }
 
 fn compare(variant: &Variant, proof: &Proof, got: &[Vec<u32>]) -> Result<(), Rejection> {
@@ -235,17 +243,12 @@ pub(crate) fn prove(
     let variant = if matches!(variant, Variant::Gather { .. }) { &shortened } else { variant };
     uploads.0.resize(proofs.len(), Vec::new());
     proofs.iter().zip(&mut uploads.0).try_for_each(|(proof, kept)| {
-        let (own, mut none);
-        let (proof, inputs) = if proof.fits(variant) {
-            (proof, kept)
-        } else {
-            own = Proof::make(variant, proof.draws);
-            none = Vec::new();
-            (&own, &mut none)
-        };
+        let proof = proof.suited(variant);
+        let mut none = Vec::new();
+        let inputs = if matches!(proof, Cow::Borrowed(_)) { kept } else { &mut none };
         let groups = variant.groups(proof.case.tokens);
         let got = run_pipeline(device, pipeline, groups, &proof.case.buffers, inputs)?;
-        compare(variant, proof, &got)
+        compare(variant, &proof, &got)
     })
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use wgforge_codegen::{Database, DbError};
+use wgforge_codegen::{Database, DbError, Families};
 
 use crate::{DeviceId, Error};
 
@@ -38,11 +38,16 @@ pub fn file_name(device: &DeviceId) -> String {
 /// # Errors
 /// [`Error::File`]; `path` is then as it was.
 pub fn save(database: &Database, path: &Path) -> Result<(), Error> {
+    write_whole(path, database.to_toml().as_bytes())
+}
+
+/// Writes a file whole or not at all, as [`save`] does.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
     let fail = |source: io::Error| Error::File { path: path.into(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
-    file.write_all(database.to_toml().as_bytes()).map_err(fail)?;
+    file.write_all(content).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())
@@ -53,8 +58,16 @@ pub fn save(database: &Database, path: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::File`], or [`Error::Database`] where the file is no database of this version.
 pub fn load(path: &Path) -> Result<(Database, Vec<DbError>), Error> {
+    load_with(&Families::builtin(), path)
+}
+
+/// As [`load`], with kernels of other crates.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(families: &Families, path: &Path) -> Result<(Database, Vec<DbError>), Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
-    Ok(Database::parse_lenient(&path.display().to_string(), &text)?)
+    Ok(Database::parse_lenient_with(families, &path.display().to_string(), &text)?)
 }
 
 /// A file and what it holds.
@@ -67,6 +80,14 @@ pub type Loaded = (PathBuf, Database);
 /// # Errors
 /// [`Error::File`] where the folder exists and cannot be listed.
 pub fn load_folder(folder: &Path) -> Result<(Vec<Loaded>, Vec<String>), Error> {
+    load_folder_with(&Families::builtin(), folder)
+}
+
+/// As [`load_folder`], with kernels of other crates.
+///
+/// # Errors
+/// As [`load_folder`].
+pub fn load_folder_with(families: &Families, folder: &Path) -> Result<(Vec<Loaded>, Vec<String>), Error> {
     let fail = |source: io::Error| Error::File { path: folder.into(), source };
     let mut paths = match fs::read_dir(folder) {
         Ok(entries) => entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(fail)?,
@@ -77,7 +98,7 @@ pub fn load_folder(folder: &Path) -> Result<(Vec<Loaded>, Vec<String>), Error> {
     paths.sort();
     let (mut loaded, mut notes) = (Vec::new(), Vec::new());
     for path in paths {
-        match load(&path) {
+        match load_with(families, &path) {
             Ok((database, mistakes)) => {
                 notes.extend(mistakes.iter().map(ToString::to_string));
                 loaded.push((path, database));
@@ -151,9 +172,17 @@ fn aside(path: &Path, why: &str) -> Result<PathBuf, Error> {
 /// # Errors
 /// [`Error::File`]; nothing is lost then.
 pub fn save_merged(new: &Database, path: &Path) -> Result<Vec<String>, Error> {
+    save_merged_with(&Families::builtin(), new, path)
+}
+
+/// As [`save_merged`], with kernels of other crates.
+///
+/// # Errors
+/// As [`save_merged`].
+pub fn save_merged_with(families: &Families, new: &Database, path: &Path) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
     let mut merged = new.clone();
-    match load(path) {
+    match load_with(families, path) {
         Ok((old, mistakes)) => {
             let same = |h: &wgforge_codegen::db::Header| {
                 (h.device.clone(), h.caps.clone(), h.codegen.clone(), h.wgpu.clone())

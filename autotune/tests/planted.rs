@@ -6,7 +6,7 @@ use wgforge_codegen::{
     Rendered, Target, Variant, Workload,
     kernels::{attention, gather, gemv::Epilogue, ple_mix},
     shapes,
-    types::{Act, Scale},
+    types::{Act, Format, Scale},
 };
 use wgforge_runtime::{Device, DeviceOptions};
 
@@ -51,13 +51,29 @@ impl Plant {
         })
     }
 
-    /// Replaces the first `from` and wants the result refused as wrong; returns the reason.
+    /// Replaces every `from` and wants the result refused as wrong; returns the reason, which says
+    /// which element of which output.
     fn refused(&self, from: &str, to: &str) -> String {
-        let wrong = self.rendered.wgsl.replacen(from, to, 1);
-        assert_ne!(wrong, self.rendered.wgsl, "nothing to replace: {from:?} in\n{wrong}");
-        match self.put_to_proof(&wrong) {
-            Err(reason @ Rejection::Wrong { .. }) => reason.to_string(),
-            other => panic!("{from:?} -> {to:?} gave {other:?}"),
+        self.refuses(&self.rendered.wgsl.replace(from, to), from)
+    }
+
+    /// Takes out the `n`-th `what`, from 0, likewise.
+    fn refused_without(&self, what: &str, n: usize) -> String {
+        let wgsl = &self.rendered.wgsl;
+        let (at, _) = wgsl.match_indices(what).nth(n).expect("it is there");
+        self.refuses(&[&wgsl[..at], &wgsl[at + what.len()..]].concat(), what)
+    }
+
+    fn refuses(&self, wrong: &str, edited: &str) -> String {
+        assert_ne!(wrong, self.rendered.wgsl, "nothing to replace: {edited:?}");
+        match self.put_to_proof(wrong) {
+            Err(reason @ Rejection::Wrong { .. }) => {
+                let reason = reason.to_string();
+                let output = self.variant.written().iter().any(|name| reason.contains(&format!("`{name}`")));
+                assert!(output && reason.contains("element"), "where is it wrong? {reason}");
+                reason
+            }
+            other => panic!("with another {edited:?}: {other:?}"),
         }
     }
 }
@@ -71,13 +87,17 @@ fn product(want: impl Fn(&wgforge_codegen::kernels::gemv::Shape) -> bool) -> Wor
 fn a_missing_barrier_is_refused() {
     let Some(device) = device() else { return };
     let workload = product(|s| s.x == Act::I8 && s.columns == 150 && s.epilogue == Epilogue::Store);
-    // Several threads finish what several others summed.
-    let wanted = |v: &Variant| matches!(v, Variant::Gemv { config: c, .. } if c.wg == 128 && c.lanes == 8 && c.sg == 1);
+    // Several threads finish what several others summed, from an input that all have fetched.
+    let wanted = |v: &Variant| {
+        matches!(v, Variant::Gemv { config: c, .. }
+            if c.wg == 128 && c.lanes == 8 && c.sg == 1 && c.tiles == 1 && c.shared)
+    };
     let variant = workload.candidates(device.caps()).into_iter().find(wanted).expect("a candidate");
     let plant = Plant::new(&device, variant);
-    assert_eq!(plant.rendered.wgsl.matches("workgroupBarrier();").count(), 1, "the only barrier");
-    let reason = plant.refused("workgroupBarrier();", "");
-    assert!(reason.contains("`out`"), "{reason}");
+    let barrier = "workgroupBarrier();";
+    assert_eq!(plant.rendered.wgsl.matches(barrier).count(), 2, "after the input, and after the sums");
+    plant.refused_without(barrier, 0);
+    plant.refused_without(barrier, 1);
 }
 
 #[test]
@@ -102,10 +122,37 @@ fn a_window_off_by_one_is_refused() {
     let config = attention::Config { rows: 4, keys: 16, lanes: 1, splits: 1, sg: 1, f16: false };
     let plant = Plant::new(&device, Variant::Attention { shape, config });
     // One key too many, and one too few.
-    let mask = format!("here + {window}u > seen");
-    let wide = plant.refused(&mask, &format!("here + {}u > seen", window + 1));
-    let narrow = plant.refused(&mask, &format!("here + {}u > seen", window - 1));
-    assert!(wide.contains("element") && narrow.contains("element"), "{wide}\n{narrow}");
+    let mask = format!("position + {window}u > seen");
+    plant.refused(&mask, &format!("position + {}u > seen", window + 1));
+    plant.refused(&mask, &format!("position + {}u > seen", window - 1));
+}
+
+#[test]
+fn a_split_that_ends_one_key_off_is_refused() {
+    let Some(device) = device() else { return };
+    let is = |w: &Workload| matches!(w, Workload::Attention(s) if s.decode && s.window == 0);
+    let workload = shapes::odd().into_iter().find(is).expect("attention of one token");
+    let wanted =
+        |v: &Variant| matches!(v, Variant::Attention { config: c, .. } if c.splits == 4 && c.sg == 1);
+    let variant = workload.candidates(device.caps()).into_iter().find(wanted).expect("a candidate");
+    let plant = Plant::new(&device, variant);
+    // The last key of each range left out, and the first of the next counted twice.
+    let end = "min(begin + span, last + 1u)";
+    plant.refused(end, "min(begin + span - 1u, last + 1u)");
+    let reason = plant.refused(end, "min(begin + span + 1u, last + 1u)");
+    assert!(reason.contains("`partials`"), "{reason}");
+}
+
+#[test]
+fn a_digit_that_is_dropped_is_refused() {
+    let Some(device) = device() else { return };
+    let workload = product(|s| s.x == Act::F32 && s.format == Format::I4);
+    // The lower one of two, and the middle one of three.
+    for digits in [2, 3] {
+        let wanted = |v: &Variant| matches!(v, Variant::Gemv { config: c, .. } if c.digits == digits);
+        let variant = workload.candidates(device.caps()).into_iter().find(wanted).expect("a candidate");
+        Plant::new(&device, variant).refused("pack4xI8(d1_", "0u * pack4xI8(d1_");
+    }
 }
 
 #[test]
