@@ -2,6 +2,9 @@
 
 fn main() -> Result<(), wgforge_codegen::build::Errors> {
     wgforge_codegen::build::compile(&[
+        "../autotune/tuned/nvidia-h200.toml",
+        "../autotune/tuned/llvmpipe.toml",
+        "../autotune/tuned/swiftshader.toml",
         "../autotune/tuned/generic-plain.toml",
         "../autotune/tuned/generic-plain-f16.toml",
         "../autotune/tuned/generic-subgroup4.toml",

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use pollster::block_on;
 use serde_json::{Value, json};
-use wgforge::autotune::generic::FILES;
+use wgforge::autotune::{devices, generic};
 use wgforge::runtime::{AdapterReport, Device, DeviceOptions};
 
 use crate::check::{self, Outcome};
@@ -150,8 +150,12 @@ fn as_text(f: &Finding) -> String {
             Err(error) => format!("none: {error:#}"),
         },
     );
-    // That other classes have other defaults is no news.
-    let embedded = |note: &&String| FILES.iter().any(|(name, _)| note.starts_with(name));
+    // That other devices and classes have other databases is no news.
+    let chosen = f.kernels.as_deref().unwrap_or_default();
+    let embedded = |note: &&String| {
+        let mut names = devices::FILES.iter().chain(generic::FILES).map(|(name, _)| *name);
+        names.any(|name| note.starts_with(name) && !chosen.starts_with(name))
+    };
     for note in f.notes.iter().filter(|note| !embedded(note)) {
         line("", note.clone());
     }

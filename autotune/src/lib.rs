@@ -48,6 +48,7 @@ mod call;
 mod candidates;
 mod confirm;
 mod evidence;
+pub mod devices;
 pub mod generic;
 mod inputs;
 mod keeper;

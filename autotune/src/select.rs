@@ -4,7 +4,7 @@ use wgforge_codegen::{Caps, Database};
 use wgforge_runtime::AdapterReport;
 
 use crate::{
-    DeviceId, Error, cache_folder, generic, load_folder,
+    DeviceId, Error, cache_folder, devices, generic, load_folder,
     mismatch::{Mismatch, mismatches},
 };
 
@@ -195,7 +195,7 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
     Err(Error::NothingFits(notes.join("\n")))
 }
 
-/// Chooses among the cache folder and the embedded defaults.
+/// Chooses among the cache folder, the embedded databases of devices and the embedded defaults.
 ///
 /// # Errors
 /// As [`select`]; files in the cache that cannot be read are notes, not errors.
@@ -212,7 +212,7 @@ pub fn for_adapter(adapter: &AdapterReport) -> Result<Selection, Error> {
         }
         Err(e) => notes.push(e.to_string()),
     }
-    for (name, database) in generic::databases()? {
+    for (name, database) in devices::databases()?.into_iter().chain(generic::databases()?) {
         candidates.push(Candidate { name: name.into(), origin: Origin::Embedded, database });
     }
     let mut selection = select(adapter, candidates)?;

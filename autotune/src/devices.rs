@@ -1,0 +1,22 @@
+//! Databases measured on devices, committed as `tuned/DEVICE.toml` and built into programs. Each is
+//! what `wgforge autotune --full` wrote there.
+
+use wgforge_codegen::Database;
+
+macro_rules! embedded {
+    ($($name:literal),+ $(,)?) => {
+        /// File name and text of each.
+        pub const FILES: &[(&str, &str)] =
+            &[$((concat!($name, ".toml"), include_str!(concat!("../tuned/", $name, ".toml")))),+];
+    };
+}
+
+embedded!("nvidia-h200", "llvmpipe", "swiftshader");
+
+/// Every committed database of a device, read.
+///
+/// # Errors
+/// A file that this version does not read; a test keeps them current.
+pub fn databases() -> Result<Vec<(&'static str, Database)>, crate::DbErrors> {
+    FILES.iter().map(|(name, text)| Ok((*name, Database::parse(name, text)?))).collect()
+}
