@@ -9,6 +9,7 @@ use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::Device;
 use cubecl::client::Client;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _, autotune::AutotuneLevel};
 use cubecl::wgpu::{
     AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup,
 };
@@ -63,6 +64,14 @@ impl Peer {
     }
 
     fn try_open(report: &AdapterReport) -> Result<Self> {
+        // The most thorough there is: every candidate is measured, and the ranges of sizes that share
+        // a result are the narrowest. No file or variable of the place it runs in has a say.
+        let mut config = CubeClRuntimeConfig::default();
+        config.autotune.level = AutotuneLevel::Full;
+        config.autotune.disable_cache = true;
+        if !CubeClRuntimeConfig::try_set(config) {
+            bail!("cubecl was configured before");
+        }
         let api: Backend = report.backend.parse()?;
         let same_kind = block_on(adapters(Some(api)))
             .into_iter()

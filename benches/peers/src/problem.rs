@@ -181,7 +181,7 @@ impl Data {
         let expected: Vec<(usize, f64)> = places
             .into_iter()
             .map(|(t, r)| {
-                let sum = (0..k).map(|c| element(w, act, r * k + c) * element(x, act, t * k + c)).sum();
+                let sum: f64 = (0..k).map(|c| element(w, act, r * k + c) * element(x, act, t * k + c)).sum();
                 (t * n + r, sum)
             })
             .collect();
