@@ -16,6 +16,9 @@ use crate::problem::{Data, Problem};
 /// Configurations that are timed once more at the size of the problem, where that is not the one
 /// the tuner times at.
 const FINALISTS: usize = 6;
+/// Time of a tuning session before its search on a GPU, and on an adapter in software: it measures
+/// the device's rates.
+const BEGIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// Elements a second that inputs and their reference are made with on one core, roughly.
 const PREPARED: f64 = 15e6;
 /// Bytes written before the queue may start.
@@ -75,7 +78,8 @@ fn settle(device: &Device, problem: &Problem, seconds: u64) -> Result<Settled> {
     let (mut evidence, _) = Evidence::open(&path, &conditions, &Families::builtin(), true)?;
     let elements = f64::from(problem.rows) * f64::from(problem.columns);
     // A session's budget also pays for its inputs and for the device's rates.
-    let extra = Duration::from_secs_f64(1.0 + elements / PREPARED);
+    let begin = BEGIN[usize::from(device.report().device_type == "cpu")];
+    let extra = begin + Duration::from_secs_f64(elements / PREPARED);
     let request = Request {
         workloads: vec![problem.workload()],
         before: &|_| None,
