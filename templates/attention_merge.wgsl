@@ -1,5 +1,5 @@
-{#- Joins the key ranges of a split attention. One workgroup a (head, token); see
-    codegen/src/kernels/attention_merge.rs. -#}
+{#- Joins the key ranges of a split attention. A workgroup takes some quads of a (head, token), and
+    its groups of threads share out the ranges; see codegen/src/kernels/attention_merge.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
 @group(0) @binding({{ b.partials }}) var<storage, read> partials: array<vec4<f32>>;
 {% if s.out == "i8" -%}
@@ -9,30 +9,63 @@
 
 const DIM4 = {{ d.dim4 }}u;
 const SPLITS = {{ s.splits }}u;
+const QUADS = {{ c.quads }}u;        // quads of the head a workgroup computes
+const GROUPS = {{ d.groups }}u;      // groups of threads that share out the ranges
+const RANGE = DIM4 + 1u;             // quads of a range: its sum, then (maximum, mass, 0, 0)
+
+// What each range counts for; zero where it saw no key, whatever its maximum says.
+var<workgroup> factors: array<f32, {{ s.splits }}>;
+{% if d.groups > 1 -%}
+var<workgroup> sums: array<vec4<f32>, {{ c.wg }}>;
+{%- endif %}
+{{ <workgroup_reduce name="largest" wg={c.wg} sg={c.sg} op="max" /> }}
+{{ <workgroup_reduce name="total" wg={c.wg} sg={c.sg} /> }}
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  let base = (wid.y * {{ s.heads }}u + wid.x) * SPLITS * (DIM4 + 1u);
-  var top = -3.0e38;
-{%- if c.sg > 1 %}
-  // Each lane looks at some splits; the maximum is then shared by the subgroup.
-  let lane = t % {{ c.sg }}u;
-  for (var i = lane; i < SPLITS; i += {{ c.sg }}u) { top = max(top, partials[base + i * (DIM4 + 1u) + DIM4].x); }
-  for (var step_ = {{ c.sg // 2 }}u; step_ > 0u; step_ >>= 1u) { top = max(top, subgroupShuffleXor(top, step_)); }
-{%- else %}
-  for (var i = 0u; i < SPLITS; i += 1u) { top = max(top, partials[base + i * (DIM4 + 1u) + DIM4].x); }
+  let head = wid.x / {{ d.pieces }}u;
+  let base = (wid.y * {{ s.heads }}u + head) * SPLITS * RANGE;
+  let group = t / QUADS;
+  let quad = wid.x % {{ d.pieces }}u * QUADS + t % QUADS;
+  let column = base + min(quad, DIM4 - 1u);
+{%- if d.ahead == 1 %}
+  // A thread's share of the ranges is on its way before their maxima are compared.
+{%- for i in range(end=d.own) %}
+  let v{{ i }} = partials[column + min(group + {{ i * d.groups }}u, SPLITS - 1u) * RANGE];
+{%- endfor %}
 {%- endif %}
-  for (var q = t; q < DIM4; q += {{ c.wg }}u) {
-    var sum = 0.0;
-    var o = vec4<f32>();
-    for (var i = 0u; i < SPLITS; i += 1u) {
-      let start = base + i * (DIM4 + 1u);
-      let stat = partials[start + DIM4];
-      // A range without keys has the sum 0 and must not count, whatever its maximum says.
-      let f = select(0.0, exp(stat.x - top), stat.y > 0.0);
-      sum += f * stat.y;
-      o += f * partials[start + q];
-    }
-    out_put(wid.y * {{ d.out_quads }}u + wid.x * DIM4 + q, o / sum, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
+  var top = -3.0e38;
+  for (var i = t; i < SPLITS; i += {{ c.wg }}u) { top = max(top, partials[base + i * RANGE + DIM4].x); }
+  top = largest(t, top);
+  var mass = 0.0;
+  for (var i = t; i < SPLITS; i += {{ c.wg }}u) {
+    let stat = partials[base + i * RANGE + DIM4];
+    let f = select(0.0, exp(stat.x - top), stat.y > 0.0);
+    factors[i] = f;
+    mass += f * stat.y;
+  }
+  mass = total(t, mass);
+  workgroupBarrier();
+  var o = vec4<f32>();
+{%- if d.ahead == 1 %}
+{%- for i in range(end=d.own) %}
+{%- if (i + 1) * d.groups > s.splits %}
+  if (group + {{ i * d.groups }}u < SPLITS) { o += factors[group + {{ i * d.groups }}u] * v{{ i }}; }
+{%- else %}
+  o += factors[group + {{ i * d.groups }}u] * v{{ i }};
+{%- endif %}
+{%- endfor %}
+{%- else %}
+  for (var i = group; i < SPLITS; i += GROUPS) { o += factors[i] * partials[column + i * RANGE]; }
+{%- endif %}
+{%- if d.groups > 1 %}
+  sums[t] = o;
+  workgroupBarrier();
+  if (group == 0u) {
+    for (var g = 1u; g < GROUPS; g += 1u) { o += sums[g * QUADS + t]; }
+  }
+{%- endif %}
+  if (group == 0u && quad < DIM4) {
+    out_put(wid.y * {{ d.out_quads }}u + head * DIM4 + quad, o / mass, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
   }
 }

@@ -66,11 +66,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let lane = t % LANES;
   let first = t / LANES * {{ c.rows }}u;
 {%- if d.hoisted == 1 %}
-  let tile = tile_0;
-{{ <row_numbers rows={c.rows} /> }}
-  // A lane's whole share of the weights is on its way before x is looked at.
-{%- for u in range(end=c.unroll) %}{% for r in range(end=c.rows) %}
-  let w{{ r }}_{{ u }} = w[at{{ r }} + lane + {{ u * c.lanes }}u];
+  // A lane's whole share of a tile is on its way before x is looked at.
+{%- for r in range(end=c.rows) %}
+  let start{{ r }} = min(tile_0 + first + {{ r }}u, ALL_ROWS - 1u) * CHUNKS + lane;
+{%- for u in range(end=c.unroll) %}
+  {% if c.tiles > 1 %}var{% else %}let{% endif %} w{{ r }}_{{ u }} = w[start{{ r }} + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
 {%- endif %}
 {%- if c.digits > 1 %}
@@ -109,11 +109,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if c.tiles > 1 %}
   for (var n = 0u; n < {{ c.tiles }}u; n += 1u) {
   let tile = tile_0 + n * TILE;
-{%- elif d.hoisted == 0 %}
+{%- else %}
   let tile = tile_0;
 {%- endif %}
-{%- if d.hoisted == 0 %}
-{{ <row_numbers rows={c.rows} /> }}
+{%- for r in range(end=c.rows) %}
+  // Rows past the end are computed again from the last one and never stored.
+  let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
+  let at{{ r }} = row{{ r }} * CHUNKS;
+{%- endfor %}
+{%- if d.hoisted == 1 and c.tiles > 1 %}
+  // The next tile is on its way while this one is computed. Behind the last that is the last again:
+  // a condition would hold the loads back.
+{%- for r in range(end=c.rows) %}
+  let start{{ r }}_ = min(tile_0 + min(n + 1u, {{ c.tiles - 1 }}u) * TILE + first + {{ r }}u, ALL_ROWS - 1u) * CHUNKS + lane;
+{%- for u in range(end=c.unroll) %}
+  let next{{ r }}_{{ u }} = w[start{{ r }}_ + {{ u * c.lanes }}u];
+{%- endfor %}{% endfor %}
 {%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if int %}
@@ -265,6 +276,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   }
 {%- endif %}
 {%- if c.tiles > 1 %}
+{%- if d.hoisted == 1 %}
+{%- for r in range(end=c.rows) %}{% for u in range(end=c.unroll) %}
+  w{{ r }}_{{ u }} = next{{ r }}_{{ u }};
+{%- endfor %}{% endfor %}
+{%- endif %}
   }
 {%- endif %}
 }
@@ -290,15 +306,6 @@ fn scaled(v: vec4<{{ acc }}>, scale_quad: u32) -> vec4<f32> {
   return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scales[scale_quad] * {% endif %}{{ 1.0 / d.factor }});
 {%- endif %}
 }
-
-{#- Where each of a lane's rows begins. Rows past the end are computed again from the last one
-    and never stored. -#}
-{% component row_numbers(rows: integer) -%}
-{%- for r in range(end=rows) %}
-  let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
-  let at{{ r }} = row{{ r }} * CHUNKS;
-{%- endfor %}
-{%- endcomponent row_numbers %}
 
 {#- The planes' sums of a row, of their fields' sums in the unit of the highest field, without what
     the lower fields' ranges added. -#}

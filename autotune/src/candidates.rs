@@ -12,7 +12,8 @@ use wgforge_runtime::{Device, KernelSource, Pipeline};
 
 use crate::{
     evidence::{Record, Settled},
-    prove::{Rejection, followers, prove},
+    keeper::Keeper,
+    prove::{Rejection, Uploads, followers, prove},
     reference::Material,
     search::{Lab, Trial},
     time::{Bound, Track},
@@ -65,11 +66,13 @@ pub(crate) fn record(trial: &Trial, choices: &Choices, hash: Option<&String>) ->
 /// Candidates on the bench.
 pub(crate) struct Bench<'a> {
     device: &'a Device,
+    keeper: &'a Keeper,
     choices: &'a Choices,
     material: &'a Material,
     track: Track,
     ready: HashMap<usize, (Bound, u32)>,
     hashes: HashMap<usize, String>,
+    uploads: Uploads,
     /// Time of the dispatches behind each candidate, µs.
     behind: HashMap<usize, f64>,
     deadline: Instant,
@@ -84,6 +87,7 @@ pub(crate) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(crate) fn new(
         device: &'a Device,
+        keeper: &'a Keeper,
         choices: &'a Choices,
         material: &'a Material,
         track: Track,
@@ -93,11 +97,13 @@ impl<'a> Bench<'a> {
     ) -> Self {
         Self {
             device,
+            keeper,
             choices,
             material,
             track,
             ready: HashMap::new(),
             hashes: HashMap::new(),
+            uploads: Uploads::default(),
             behind: HashMap::new(),
             deadline,
             stop,
@@ -129,8 +135,9 @@ impl<'a> Bench<'a> {
 
     /// Time of one dispatch where dispatches may overlap, µs.
     pub(crate) fn independent(&mut self, candidate: usize) -> Option<f64> {
-        let (bound, n) = self.ready.get(&candidate)?;
-        self.track.independent(&self.choices.variants[candidate], bound, *n).ok()
+        let (bound, _) = self.ready.get(&candidate)?;
+        let _quiet = self.keeper.pause();
+        self.track.independent(&self.choices.variants[candidate], bound).ok()
     }
 
     fn finish(
@@ -144,7 +151,7 @@ impl<'a> Bench<'a> {
         if self.behind.get(&candidate).is_some_and(|us| us.is_nan()) {
             return Err(Rejection::Fails("what must follow it could not be timed".into()));
         }
-        prove(self.device, &pipeline, variant, &self.material.proofs)?;
+        prove(self.device, &pipeline, variant, &self.material.proofs, &mut self.uploads)?;
         let bound = self.track.bind(variant, &pipeline).map_err(|e| Rejection::Compile(e.to_string()))?;
         let n = self.track.batch_for(self.usual_us.unwrap_or(100.0));
         self.ready.insert(candidate, (bound, n));
@@ -199,7 +206,9 @@ impl Lab for Bench<'_> {
         let (bound, n) = self.ready.get(&candidate).ok_or_else(missing)?;
         // A first batch is short: this one may be a hundred times slower than the last.
         let n = if probe { (*n / 8).max(1) } else { *n };
+        let quiet = self.keeper.pause();
         let us = self.track.dependent(bound, n).map_err(fails)?;
+        drop(quiet);
         if us.is_nan() || us <= 0.0 {
             return Err(Rejection::Fails("the clock showed no time".into()));
         }

@@ -50,6 +50,7 @@ mod confirm;
 mod evidence;
 pub mod generic;
 mod inputs;
+mod keeper;
 mod mismatch;
 mod prove;
 mod reference;

@@ -9,7 +9,7 @@ use wgforge_codegen::{
     check::{Case, Draw, Inputs, Rng},
     kernels::{argmax, attention, attention_merge},
 };
-use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, bytemuck};
+use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, Slice, bytemuck};
 
 use crate::inputs::cases;
 
@@ -158,22 +158,34 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
 pub fn run(device: &Device, shader: &Shader<'_>, buffers: &[Vec<u32>]) -> Result<Vec<Vec<u32>>, Rejection> {
     let source = KernelSource { label: shader.label, wgsl: shader.wgsl, bindings: shader.bindings };
     let pipeline = block_on(device.pipeline(&source)).map_err(|e| Rejection::Compile(e.to_string()))?;
-    run_pipeline(device, &pipeline, shader.groups, buffers)
+    run_pipeline(device, &pipeline, shader.groups, buffers, &mut Vec::new())
 }
 
-pub(crate) fn run_pipeline(
+/// `inputs` keeps what is only read for the next candidate: uploading the weights again would take
+/// longer than everything else.
+fn run_pipeline(
     device: &Device,
     pipeline: &Pipeline,
     groups: [u32; 3],
     buffers: &[Vec<u32>],
+    inputs: &mut Vec<Option<Slice>>,
 ) -> Result<Vec<Vec<u32>>, Rejection> {
     let fails = |e: wgforge_runtime::Error| Rejection::Fails(e.to_string());
+    inputs.resize(buffers.len(), None);
     let mut slices = Vec::with_capacity(buffers.len());
-    for (binding, words) in pipeline.bindings().iter().zip(buffers) {
+    for ((binding, words), kept) in pipeline.bindings().iter().zip(buffers).zip(inputs) {
+        let read_only = binding.access != wgforge_codegen::Access::ReadWrite;
+        if let Some(slice) = kept.as_ref().filter(|_| read_only) {
+            slices.push(slice.clone());
+            continue;
+        }
         // Kernels read whole quads.
         let bytes = (words.len() as u64 * 4).next_multiple_of(16);
         let slice = block_on(device.buffer(&binding.name, bytes)).map_err(fails)?;
         device.write(&slice, 0, bytemuck::cast_slice(words));
+        if read_only {
+            *kept = Some(slice.clone());
+        }
         slices.push(slice);
     }
     let group = pipeline.bind(device, &slices).map_err(|e| Rejection::Compile(e.to_string()))?;
@@ -225,16 +237,24 @@ pub(crate) fn prove(
     pipeline: &Pipeline,
     variant: &Variant,
     proofs: &[Proof],
+    uploads: &mut Uploads,
 ) -> Result<(), Rejection> {
     let shortened = plain(variant);
     let variant = if matches!(variant, Variant::Gather { .. }) { &shortened } else { variant };
-    proofs.iter().try_for_each(|proof| {
+    uploads.0.resize(proofs.len(), Vec::new());
+    proofs.iter().zip(&mut uploads.0).try_for_each(|(proof, kept)| {
         let proof = proof.suited(variant);
+        let mut none = Vec::new();
+        let inputs = if matches!(proof, Cow::Borrowed(_)) { kept } else { &mut none };
         let groups = variant.groups(proof.case.tokens);
-        let got = run_pipeline(device, pipeline, groups, &proof.case.buffers)?;
+        let got = run_pipeline(device, pipeline, groups, &proof.case.buffers, inputs)?;
         compare(variant, &proof, &got)
     })
 }
+
+/// The inputs of a workload's proofs on the device, for all its candidates.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads(Vec<Vec<Option<Slice>>>);
 
 /// The workloads whose dispatch must stand behind `variant`'s: what joins a split attention, what
 /// ends a first stage of argmax. Their time is part of what the variant costs.

@@ -14,6 +14,8 @@ const STEPS: u64 = 256;
 /// Accumulators a thread holds: enough to fill any pipeline.
 const CHAINS: u64 = 8;
 const THREADS: u64 = 256;
+/// Load after which clocks are up.
+const WARM: Duration = Duration::from_millis(500);
 
 /// Rates of one device.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -172,19 +174,26 @@ impl Rate {
         Ok(best)
     }
 
-    /// Keeps the device busy for a while, so that its clocks rise.
-    pub(crate) fn warm(&self, device: &Device, time: Duration) -> Result<()> {
+    /// Makes a dispatch take about `us` at the clocks of a busy device.
+    pub(crate) fn sized(&mut self, device: &Device, us: f64) -> Result<()> {
+        // The clocks rise meanwhile, so the last time is the one that counts.
         let start = Instant::now();
-        while start.elapsed() < time {
-            let mut recorder = Recorder::new(device, "warm-up");
-            let mut pass = recorder.pass("warm-up");
-            for _ in 0..4 {
-                pass.dispatch(&self.pipeline, &self.group, [u32::try_from(self.groups).unwrap_or(1), 1, 1])?;
-            }
-            drop(pass);
-            block_on(recorder.submit().wait())?;
+        while start.elapsed() < WARM {
+            let begun = Instant::now();
+            self.run(device)?;
+            let took = begun.elapsed().as_secs_f64() * 1e6;
+            let groups = self.groups as f64 * (us / took.max(1.0)).clamp(0.5, 2.0);
+            self.groups = (groups as u64).clamp(1, self.most);
         }
         Ok(())
+    }
+
+    /// Runs once and waits.
+    pub(crate) fn run(&self, device: &Device) -> Result<()> {
+        let mut recorder = Recorder::new(device, "filling");
+        let groups = [u32::try_from(self.groups).unwrap_or(1), 1, 1];
+        recorder.pass("filling").dispatch(&self.pipeline, &self.group, groups)?;
+        block_on(recorder.submit().wait())
     }
 }
 

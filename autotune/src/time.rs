@@ -11,8 +11,9 @@ use wgforge_runtime::{BindGroup, Device, Error, Pass, Pipeline, Recorder, Result
 const ROTATED: u64 = 256 << 20;
 /// Copies at most: inputs so small that these stay in a cache are there in a real run as well.
 const COPIES: u64 = 256;
-/// Sets of outputs for independent dispatches.
-const OUTPUTS: usize = 8;
+/// Sets of outputs for independent dispatches, and the bytes they may take.
+const MOST_OUTPUTS: usize = 64;
+const OUTPUT_BYTES: u64 = 64 << 20;
 /// Dispatches of one submission at most: more hide nothing, and hang a desktop.
 const BATCH: u32 = 512;
 /// What a batch should take where the clock is fine, µs.
@@ -269,24 +270,24 @@ impl Track {
         })
     }
 
-    /// µs of a dispatch that may overlap with those before and behind: what throughput allows.
-    pub(crate) fn independent(&mut self, variant: &Variant, bound: &Bound, n: u32) -> Result<f64> {
-        let mut sets = Vec::new();
-        for _ in 0..OUTPUTS {
+    /// µs of a dispatch that may overlap with those before and behind: what throughput allows. Each
+    /// has outputs of its own, since writing the same ones again would have to wait.
+    pub(crate) fn independent(&mut self, variant: &Variant, bound: &Bound) -> Result<f64> {
+        let mut groups: Vec<BindGroup> = Vec::new();
+        let mut held = 0;
+        while groups.len() < MOST_OUTPUTS && (groups.is_empty() || held < OUTPUT_BYTES) {
             self.outputs.clear();
             let outputs = self.outputs_of(variant, &bound.pipeline)?;
-            // A position advances in `run`, and wants a start that is one.
             for slice in outputs.values() {
+                // A position advances in `run`, and wants a start that is one.
                 self.device.write(slice, 0, &[0; 16]);
+                held += slice.size;
             }
-            sets.push(outputs);
+            groups.push(self.group(&bound.pipeline, groups.len() % self.copies, &outputs)?);
         }
-        let count = self.copies.max(OUTPUTS);
-        let groups: Vec<BindGroup> = (0..count)
-            .map(|i| self.group(&bound.pipeline, i % self.copies, &sets[i % OUTPUTS]))
-            .collect::<Result<_>>()?;
+        let n = u32::try_from(groups.len()).unwrap_or(1);
         let mut best = f64::INFINITY;
-        for _ in 0..3 {
+        for _ in 0..8 {
             let us = self.clock.time(&self.device, n, &mut |pass, i| {
                 pass.dispatch(&bound.pipeline, &groups[i as usize % groups.len()], bound.groups)
             })?;

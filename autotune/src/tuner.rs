@@ -13,9 +13,10 @@ use crate::{
     call::Call,
     candidates::{Bench, Choices, record},
     evidence::{Evidence, Measured, Record, Settled, ended},
+    keeper::Keeper,
     prove::{Rejection, followers},
     reference::{Job, Material, Shelf},
-    roofline::{Rate, Roofline},
+    roofline::Roofline,
     search::{Effort, Space, search},
     time::{Clock, Rotation, Track},
 };
@@ -180,7 +181,7 @@ pub fn tune(
         clock,
         roofline,
         cpu,
-        warm: Rate::busy(device)?,
+        keeper: Keeper::new(device)?,
         rotation: Rotation::default(),
         alarms: Vec::new(),
         end: start + request.budget,
@@ -289,7 +290,7 @@ struct Tuner<'a> {
     clock: Clock,
     roofline: Roofline,
     cpu: bool,
-    warm: Rate,
+    keeper: Keeper,
     rotation: Rotation,
     alarms: Vec<String>,
     end: Instant,
@@ -314,11 +315,9 @@ impl Tuner<'_> {
         let cost = choices.variants[choices.generic].cost(call.tokens, call.position);
         let bound_us = self.roofline.bound_us(&cost);
         let track = Track::new(self.device, self.clock, &mut self.rotation, &plain, &material.timed)?;
-        if !self.cpu {
-            self.warm.warm(self.device, Duration::from_millis(20))?;
-        }
         let deadline = (Instant::now() + slice).min(self.end);
-        let mut bench = Bench::new(self.device, &choices, material, track, deadline, self.stop, observer);
+        let mut bench =
+            Bench::new(self.device, &self.keeper, &choices, material, track, deadline, self.stop, observer);
         bench.follow(settled);
         let space = Space {
             configs: choices.configs(),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, row_why_not, shuffle_choices};
+use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, row_why_not, shuffle_choices};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Inputs, Tolerance},
@@ -35,8 +35,11 @@ pub struct Shape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Threads; one quad of the head each.
+    /// Threads of a workgroup; at most the device's invocations.
     pub wg: u32,
+    /// Quads of a head a workgroup computes; a power of two up to `wg`. What is left of `wg` shares
+    /// out the key ranges.
+    pub quads: u32,
     /// Lanes that search the maximum together; 1 uses no subgroups.
     pub sg: u32,
     /// Writes f16 by WGSL's type instead of packed words.
@@ -62,34 +65,64 @@ impl Kernel for AttentionMerge {
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
         let mut all = Vec::new();
-        for wg in [32, 64, 128] {
-            for sg in shuffle_choices(caps) {
-                for f16 in f16_choices(caps) {
-                    all.push(Config { wg, sg, f16 });
+        let f16s = if s.out == Act::F16 { f16_choices(caps) } else { vec![false] };
+        for wg in [32, 64, 128, 256, 512] {
+            for quads in [8, 16, 32, 64, 128] {
+                for sg in shuffle_choices(caps) {
+                    for &f16 in &f16s {
+                        all.push(Config { wg, quads, sg, f16 });
+                    }
                 }
             }
         }
-        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        // More groups than ranges, or more threads than quads, would have nothing to do.
+        all.retain(|c| {
+            c.quads <= c.wg
+                && c.wg / c.quads <= s.splits.next_power_of_two()
+                && c.quads <= (s.dim / 4).next_power_of_two()
+                && Self::why_not(s, c, caps).is_none()
+        });
         all
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
-        let wg = (s.dim / 4).next_power_of_two().clamp(32, 128).min(caps.max_invocations);
-        Config { wg, sg: generic_shuffle(caps, wg), f16: caps.f16 }
+        let quads = (s.dim / 4).next_power_of_two().clamp(8, 32);
+        let wg = (quads * s.splits.next_power_of_two().min(8)).clamp(32, 256).min(caps.max_invocations);
+        let f16 = caps.f16 && s.out == Act::F16;
+        Config { wg, quads, sg: generic_shuffle(caps, wg), f16 }
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
         require!(s.splits > 0, "there is nothing to join");
-        row_why_not(s.heads.into(), s.dim).or_else(|| common_why_not(c.wg, c.sg, 0, caps))
+        require!(
+            c.quads.is_power_of_two() && c.quads <= c.wg,
+            "{} quads do not divide a workgroup of {}",
+            c.quads,
+            c.wg
+        );
+        require!(!c.f16 || s.out == Act::F16, "there is no f16 to write");
+        let sums = if c.wg > c.quads { u64::from(c.wg) * 16 } else { 0 };
+        let bytes = u64::from(s.splits) * 4 + sums + 2 * reduce_bytes(c.wg, c.sg);
+        row_why_not(s.heads.into(), s.dim).or_else(|| common_why_not(c.wg, c.sg, bytes, caps))
     }
 
-    fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
-        [s.heads, tokens, 1]
+    fn groups(s: &Shape, c: &Config, tokens: u32) -> [u32; 3] {
+        [s.heads * (s.dim / 4).div_ceil(c.quads), tokens, 1]
     }
 
-    fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
-        vec![("dim4", s.dim / 4), ("out_quads", stride(s.heads * s.dim) / 4)]
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        let groups = c.wg / c.quads;
+        let own = s.splits.div_ceil(groups);
+        vec![
+            ("dim4", s.dim / 4),
+            ("out_quads", stride(s.heads * s.dim) / 4),
+            ("groups", groups),
+            ("pieces", (s.dim / 4).div_ceil(c.quads)),
+            ("own", own),
+            // Up to 16 quads on their way stay in registers.
+            ("ahead", u32::from(own <= 16)),
+        ]
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {

@@ -97,7 +97,8 @@ pub struct Config {
     pub shared: bool,
     /// int8 digits that a float activation is split into (2: 15 bits, 3: 23 bits of the vector's
     /// largest magnitude), so that products with integer weights are integer dot products; 1:
-    /// products are float. Only for float activations on integer weights; needs `shared`.
+    /// products are float. Only for float activations on integer weights. The digits are kept in
+    /// workgroup memory, so `x` is not as well.
     pub digits: u32,
     /// Digits meet fields of weights where these lie in their byte, each field with a sum of its
     /// own, instead of shifting them to the top first. Only with digits.
@@ -330,12 +331,12 @@ fn workgroups(s: &Shape, c: &Config) -> u32 {
 fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
     let sums = if direct(s, c) { 0 } else { u64::from(tile(c) * (c.lanes / shuffled(c))) * 4 };
     let columns = u64::from(stride(s.columns));
-    sums + match (c.shared, s.x.is_int(), c.digits) {
-        (false, ..) => 0,
-        (true, true, _) => columns,
-        (true, false, 1) => columns * 4,
+    sums + match (c.digits, c.shared, s.x.is_int()) {
+        (1, false, _) => 0,
+        (1, true, true) => columns,
+        (1, true, false) => columns * 4,
         // Digits, what offsets make of every 16 columns, and the search for the largest.
-        (true, false, digits) => columns * u64::from(digits) + columns / 4 + reduce_bytes(c.wg, c.sg),
+        (digits, ..) => columns * u64::from(digits) + columns / 4 + reduce_bytes(c.wg, c.sg),
     }
 }
 
@@ -363,9 +364,9 @@ impl Kernel for Gemv {
             for lanes in [1, 4, 8, 16, 32, 64, 128] {
                 for rows in [1, 2, 4, 8] {
                     for unroll in [1, 2, 3, 4, 6] {
-                        for tiles in [1, 2, 4, 8, 16] {
+                        for tiles in [1, 2, 4, 8, 16, 32] {
                             for &digits in digits {
-                                for (shared, in_place) in [(false, false), (true, false), (true, true)] {
+                                for (shared, in_place) in [(false, false), (false, true), (true, false)] {
                                     for sg in shuffle_choices(caps) {
                                         for &f16 in &f16s {
                                             all.push(Config {
@@ -466,8 +467,8 @@ impl Kernel for Gemv {
             c.digits
         );
         require!(
-            c.digits == 1 || splittable(s) && c.shared,
-            "digits are for float activations on integer weights, kept in workgroup memory"
+            c.digits == 1 || splittable(s) && !c.shared,
+            "digits are for float activations on integer weights, and take the place of `x` in workgroup memory"
         );
         require!(
             !c.in_place || c.digits > 1 && s.format.bits() < 8,
@@ -499,7 +500,7 @@ impl Kernel for Gemv {
         d.extend([
             ("chunks", chunks(s)),
             ("blocks", blocks(s, c)),
-            ("hoisted", u32::from(c.tiles == 1 && blocks(s, c) == 1)),
+            ("hoisted", u32::from(blocks(s, c) == 1)),
             // Half the range of a field, in the unit of the highest field.
             (
                 "offset",
