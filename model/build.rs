@@ -12,6 +12,7 @@ fn main() -> Result<(), wgforge_codegen::build::Errors> {
         "../autotune/tuned/generic-subgroup16-f16.toml",
         "../autotune/tuned/generic-subgroup32.toml",
         "../autotune/tuned/generic-subgroup32-f16.toml",
+        "../autotune/tuned/generic-subgroup64.toml",
         "../autotune/tuned/generic-subgroup64-f16.toml",
     ])
 }

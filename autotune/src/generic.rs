@@ -26,13 +26,14 @@ embedded!(
     "subgroup16-f16",
     "subgroup32",
     "subgroup32-f16",
+    "subgroup64",
     "subgroup64-f16",
 );
 
 /// The classes that have defaults. Limits are WebGPU's baseline, so that the defaults of a class
 /// run on every device of it.
 pub fn classes() -> Vec<Caps> {
-    [(1, false), (1, true), (4, false), (8, true), (16, true), (32, false), (32, true), (64, true)]
+    [(1, false), (1, true), (4, false), (8, true), (16, true), (32, false), (32, true), (64, false), (64, true)]
         .map(|(subgroup, f16)| Caps::webgpu_baseline().with_subgroups(subgroup).with_f16(f16))
         .to_vec()
 }

@@ -17,6 +17,9 @@ use crate::{
 /// Never set: what watches where nobody gave a flag.
 static NEVER: AtomicBool = AtomicBool::new(false);
 
+/// Who is told what happens.
+type Observer<'a> = Box<dyn FnMut(&Event<'_>) + 'a>;
+
 /// A session to be set up: [`Tuner::new`], what differs from the defaults, [`Tuner::tune`].
 ///
 /// By default it looks as hard as [`Mode::Full`], for ten minutes at most, from a seed drawn at
@@ -32,7 +35,7 @@ pub struct Tuner<'a> {
     before: Option<&'a Database>,
     evidence: Option<PathBuf>,
     report: Option<PathBuf>,
-    observer: Option<Box<dyn FnMut(&Event<'_>) + 'a>>,
+    observer: Option<Observer<'a>>,
     stop: &'a AtomicBool,
 }
 

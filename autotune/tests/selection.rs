@@ -88,7 +88,7 @@ fn the_nearest_class_of_defaults_is_taken() {
         (8, false, "subgroup4"),
         (16, true, "subgroup16-f16"),
         (32, false, "subgroup32"),
-        (64, false, "subgroup32"),
+        (64, false, "subgroup64"),
         (128, true, "subgroup64-f16"),
     ] {
         let name = chosen(&adapter("Card", 1, subgroup(lanes, f16)), defaults());
