@@ -134,21 +134,26 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             for residual in [false, true] {
                 for norm in [false, true] {
                     if (residual || out.is_some()) && (out.is_some() || !norm) {
-                        all.push(Workload::Norm(norm::Shape {
-                            width: h,
-                            residual,
-                            y,
-                            scaled: residual && norm,
-                            norm,
-                            out,
-                            eps,
-                        }));
+                        // The scalar stands at a layer's end only.
+                        for scaled in [false, true] {
+                            if !scaled || residual && norm {
+                                all.push(Workload::Norm(norm::Shape {
+                                    width: h,
+                                    residual,
+                                    y,
+                                    scaled,
+                                    norm,
+                                    out,
+                                    eps,
+                                }));
+                            }
+                        }
                     }
                 }
             }
         }
     }
-    for (full, kv_own) in [(false, true), (true, true), (false, false)] {
+    for (full, kv_own) in [(false, true), (true, true), (false, false), (true, false)] {
         let dim = if full { 2 * dim } else { dim };
         let ring = if full { 0 } else { 1024 };
         for act in [Act::F32, Act::F16] {
@@ -164,7 +169,8 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 ring,
                 eps,
             }));
-            for decode in [false, true] {
+            // Attention does not know whose keys it reads.
+            for decode in [false, true].into_iter().filter(|_| kv_own) {
                 for out in [act, Act::I8] {
                     let window = if full { 0 } else { 512 };
                     all.push(Workload::Attention(attention::Shape {
@@ -181,7 +187,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 }
             }
         }
-        for out in [Act::F32, Act::F16, Act::I8] {
+        for out in [Act::F32, Act::F16, Act::I8].into_iter().filter(|_| kv_own) {
             all.push(Workload::AttentionMerge(attention_merge::Shape { heads, dim, splits: 16, out }));
         }
     }
