@@ -33,9 +33,19 @@ embedded!(
 /// The classes that have defaults. Limits are WebGPU's baseline, so that the defaults of a class
 /// run on every device of it.
 pub fn classes() -> Vec<Caps> {
-    [(1, false), (1, true), (4, false), (8, true), (16, true), (32, false), (32, true), (64, false), (64, true)]
-        .map(|(subgroup, f16)| Caps::webgpu_baseline().with_subgroups(subgroup).with_f16(f16))
-        .to_vec()
+    [
+        (1, false),
+        (1, true),
+        (4, false),
+        (8, true),
+        (16, true),
+        (32, false),
+        (32, true),
+        (64, false),
+        (64, true),
+    ]
+    .map(|(subgroup, f16)| Caps::webgpu_baseline().with_subgroups(subgroup).with_f16(f16))
+    .to_vec()
 }
 
 /// The defaults of the class of `caps` for `workloads`; what [`workloads`] lists, or a model's own.
@@ -74,7 +84,7 @@ fn product_needed(s: &Shape, act: Act) -> bool {
     let int4 = s.x == act && s.scale == Scale::Group && s.format == Format::I4 && s.out == act;
     // The mobile head has no grids, so its activations are floats.
     let head = s.softcap > 0.0
-        && s.x == Act::F16
+        && s.x == act
         && matches!(s.scale, Scale::Row | Scale::Group)
         && s.format != Format::I8;
     mobile || int4 || head

@@ -34,13 +34,15 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
     use Format::{Bf16, F16, F32, I2, I4, I8};
     let mut all = Vec::new();
     // Static grids: the published mobile layout.
-    for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32)] {
+    for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32), (I2, Act::F16)] {
         let qkv = gemv::Shape {
             split_a: q,
             split_b: q + kv,
             ..product(q + 2 * kv, h, format, Scale::Row, Act::I8, act)
         };
         all.push(qkv);
+        // Layers that share another's keys and values have queries only.
+        all.push(product(q, h, format, Scale::Row, Act::I8, act));
         all.push(product(h, q, format, Scale::Row, Act::I8, act));
         all.push(gemv::Shape {
             epilogue: Epilogue::Geglu,
@@ -50,6 +52,7 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
     }
     all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, I8, Scale::Row, Act::I8, Act::I8) });
     all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F32));
+    all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F16));
     all.push(gemv::Shape {
         epilogue: Epilogue::Residual,
         ..product(h, ple, I8, Scale::Row, Act::I8, Act::F32)
@@ -66,16 +69,21 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
         for act in [Act::F32, Act::F16] {
             all.push(product(h, ffn, format, scale, act, act));
             all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, scale, act, act) });
+            all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, format, scale, act, act) });
+            all.push(gemv::Shape {
+                epilogue: Epilogue::Softcap,
+                softcap: 30.0,
+                ..product(vocab, h, format, scale, act, Act::F32)
+            });
+            // What a checkpoint quantised at load has besides.
+            if format == I4 {
+                let qkv = product(q + 2 * kv, h, format, scale, act, act);
+                all.push(gemv::Shape { split_a: q, split_b: q + kv, ..qkv });
+                for (rows, columns) in [(q, h), (h, q), (h, ple)] {
+                    all.push(product(rows, columns, format, scale, act, act));
+                }
+            }
         }
-        all.push(gemv::Shape {
-            epilogue: Epilogue::Ple,
-            ..product(ple, h, format, scale, Act::F16, Act::F16)
-        });
-        all.push(gemv::Shape {
-            epilogue: Epilogue::Softcap,
-            softcap: 30.0,
-            ..product(vocab, h, format, scale, Act::F16, Act::F32)
-        });
     }
     all.iter_mut().for_each(fit);
     all
