@@ -164,7 +164,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
     for (full, kv_own) in [(false, true), (true, true), (false, false), (true, false)] {
         let dim = if full { 2 * dim } else { dim };
         let ring = if full { 0 } else { 1024 };
-        for act in [Act::F32, Act::F16] {
+        for (act, kv) in [(Act::F32, Act::F32), (Act::F32, Act::F16), (Act::F16, Act::F16)] {
             let kv_heads_here = if kv_own { kv_heads } else { 0 };
             all.push(Workload::Rope(rope::Shape {
                 heads,
@@ -173,7 +173,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 rotary: if full { dim / 8 } else { dim / 2 },
                 qkv: act,
                 q: act,
-                kv: act,
+                kv,
                 ring,
                 eps,
             }));
@@ -188,7 +188,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                         window,
                         ring,
                         q: act,
-                        kv: act,
+                        kv,
                         out,
                         decode,
                     }));
