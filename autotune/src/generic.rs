@@ -33,9 +33,19 @@ embedded!(
 /// The classes that have defaults. Limits are WebGPU's baseline, so that the defaults of a class
 /// run on every device of it.
 pub fn classes() -> Vec<Caps> {
-    [(1, false), (1, true), (4, false), (8, true), (16, true), (32, false), (32, true), (64, false), (64, true)]
-        .map(|(subgroup, f16)| Caps::webgpu_baseline().with_subgroups(subgroup).with_f16(f16))
-        .to_vec()
+    [
+        (1, false),
+        (1, true),
+        (4, false),
+        (8, true),
+        (16, true),
+        (32, false),
+        (32, true),
+        (64, false),
+        (64, true),
+    ]
+    .map(|(subgroup, f16)| Caps::webgpu_baseline().with_subgroups(subgroup).with_f16(f16))
+    .to_vec()
 }
 
 /// The defaults of the class of `caps` for `workloads`; what [`workloads`] lists, or a model's own.
@@ -56,8 +66,8 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Gather(s) => s.scale != Scale::None,
         Workload::PleMix(s) => s.context == act,
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
-        Workload::Rope(s) => s.qkv == act,
-        Workload::Attention(s) => s.q == act,
+        Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
+        Workload::Attention(s) => s.q == act && s.kv == Act::F16,
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,
@@ -74,7 +84,7 @@ fn product_needed(s: &Shape, act: Act) -> bool {
     let int4 = s.x == act && s.scale == Scale::Group && s.format == Format::I4 && s.out == act;
     // The mobile head has no grids, so its activations are floats.
     let head = s.softcap > 0.0
-        && s.x == Act::F16
+        && s.x == act
         && matches!(s.scale, Scale::Row | Scale::Group)
         && s.format != Format::I8;
     mobile || int4 || head

@@ -34,13 +34,15 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
     use Format::{Bf16, F16, F32, I2, I4, I8};
     let mut all = Vec::new();
     // Static grids: the published mobile layout.
-    for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32)] {
+    for (format, act) in [(I4, Act::F32), (I4, Act::F16), (I2, Act::F32), (I2, Act::F16)] {
         let qkv = gemv::Shape {
             split_a: q,
             split_b: q + kv,
             ..product(q + 2 * kv, h, format, Scale::Row, Act::I8, act)
         };
         all.push(qkv);
+        // Layers that share another's keys and values have queries only.
+        all.push(product(q, h, format, Scale::Row, Act::I8, act));
         all.push(product(h, q, format, Scale::Row, Act::I8, act));
         all.push(gemv::Shape {
             epilogue: Epilogue::Geglu,
@@ -50,6 +52,7 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
     }
     all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, I8, Scale::Row, Act::I8, Act::I8) });
     all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F32));
+    all.push(product(h, ple, I8, Scale::Row, Act::I8, Act::F16));
     all.push(gemv::Shape {
         epilogue: Epilogue::Residual,
         ..product(h, ple, I8, Scale::Row, Act::I8, Act::F32)
@@ -66,16 +69,21 @@ fn products(h: u32, ffn: u32, ple: u32, q: u32, kv: u32, vocab: u32) -> Vec<gemv
         for act in [Act::F32, Act::F16] {
             all.push(product(h, ffn, format, scale, act, act));
             all.push(gemv::Shape { epilogue: Epilogue::Geglu, ..product(ffn, h, format, scale, act, act) });
+            all.push(gemv::Shape { epilogue: Epilogue::Ple, ..product(ple, h, format, scale, act, act) });
+            all.push(gemv::Shape {
+                epilogue: Epilogue::Softcap,
+                softcap: 30.0,
+                ..product(vocab, h, format, scale, act, Act::F32)
+            });
+            // What a checkpoint quantised at load has besides.
+            if format == I4 {
+                let qkv = product(q + 2 * kv, h, format, scale, act, act);
+                all.push(gemv::Shape { split_a: q, split_b: q + kv, ..qkv });
+                for (rows, columns) in [(q, h), (h, q), (h, ple)] {
+                    all.push(product(rows, columns, format, scale, act, act));
+                }
+            }
         }
-        all.push(gemv::Shape {
-            epilogue: Epilogue::Ple,
-            ..product(ple, h, format, scale, Act::F16, Act::F16)
-        });
-        all.push(gemv::Shape {
-            epilogue: Epilogue::Softcap,
-            softcap: 30.0,
-            ..product(vocab, h, format, scale, Act::F16, Act::F32)
-        });
     }
     all.iter_mut().for_each(fit);
     all
@@ -134,24 +142,29 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             for residual in [false, true] {
                 for norm in [false, true] {
                     if (residual || out.is_some()) && (out.is_some() || !norm) {
-                        all.push(Workload::Norm(norm::Shape {
-                            width: h,
-                            residual,
-                            y,
-                            scaled: residual && norm,
-                            norm,
-                            out,
-                            eps,
-                        }));
+                        // The scalar stands at a layer's end only.
+                        for scaled in [false, true] {
+                            if !scaled || residual && norm {
+                                all.push(Workload::Norm(norm::Shape {
+                                    width: h,
+                                    residual,
+                                    y,
+                                    scaled,
+                                    norm,
+                                    out,
+                                    eps,
+                                }));
+                            }
+                        }
                     }
                 }
             }
         }
     }
-    for (full, kv_own) in [(false, true), (true, true), (false, false)] {
+    for (full, kv_own) in [(false, true), (true, true), (false, false), (true, false)] {
         let dim = if full { 2 * dim } else { dim };
         let ring = if full { 0 } else { 1024 };
-        for act in [Act::F32, Act::F16] {
+        for (act, kv) in [(Act::F32, Act::F32), (Act::F32, Act::F16), (Act::F16, Act::F16)] {
             let kv_heads_here = if kv_own { kv_heads } else { 0 };
             all.push(Workload::Rope(rope::Shape {
                 heads,
@@ -160,11 +173,12 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 rotary: if full { dim / 8 } else { dim / 2 },
                 qkv: act,
                 q: act,
-                kv: act,
+                kv,
                 ring,
                 eps,
             }));
-            for decode in [false, true] {
+            // Attention does not know whose keys it reads.
+            for decode in [false, true].into_iter().filter(|_| kv_own) {
                 for out in [act, Act::I8] {
                     let window = if full { 0 } else { 512 };
                     all.push(Workload::Attention(attention::Shape {
@@ -174,14 +188,14 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                         window,
                         ring,
                         q: act,
-                        kv: act,
+                        kv,
                         out,
                         decode,
                     }));
                 }
             }
         }
-        for out in [Act::F32, Act::F16, Act::I8] {
+        for out in [Act::F32, Act::F16, Act::I8].into_iter().filter(|_| kv_own) {
             all.push(Workload::AttentionMerge(attention_merge::Shape { heads, dim, splits: 16, out }));
         }
     }

@@ -159,7 +159,12 @@ impl Builder<'_> {
                 epilogue,
                 split_a: p.splits.0,
                 split_b: p.splits.1,
-                softcap: self.config.softcap.map_or(0.0, f64::from),
+                // Where nothing is capped the number must not tell equal shapes apart: databases
+                // list them without.
+                softcap: match epilogue {
+                    Epilogue::Softcap => self.config.softcap.map_or(0.0, f64::from),
+                    _ => 0.0,
+                },
             };
             let mut bound = vec![("run", self.run), ("w", part.weights), ("x", x), ("out", out)];
             bound.extend(part.scales.map(|v| ("scales", v)));
