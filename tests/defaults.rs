@@ -14,7 +14,7 @@ use wgforge::runtime::{CapsMask, Device, DeviceOptions};
 fn shape() -> TextConfig {
     let mut shape = TextConfig::e2b();
     // Layers 0 and 4 own their keys and values, 15 and 19 share those and are twice as wide.
-    shape.layers = [0, 4, 15, 19].map(|i| shape.layers[i].clone()).to_vec();
+    shape.layers = [0, 4, 15, 19].map(|i| shape.layers[i]).to_vec();
     shape.num_kv_shared = 2;
     shape.vocab_size = 4096;
     shape.vocab_size_per_layer_input = 4096;

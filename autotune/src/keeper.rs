@@ -6,14 +6,15 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use wgforge_runtime::{Device, Result};
 
 use crate::roofline::Rate;
 
-/// What a piece of filling work takes at full clocks, µs: short, because whoever uses the device
+/// What a piece of filling work takes at full clocks: short, because whoever uses the device
 /// meanwhile waits for it.
-const PIECE_US: f64 = 400.0;
+const PIECE: Duration = Duration::from_micros(400);
 
 #[derive(Debug, Default)]
 struct State {
@@ -56,7 +57,7 @@ impl Keeper {
             return Ok(Self { shared, thread: None });
         }
         let mut rate = Rate::busy(device)?;
-        rate.sized(device, PIECE_US)?;
+        rate.sized(device, PIECE)?;
         let (device, mine) = (device.clone(), Arc::clone(&shared));
         let thread = thread::spawn(move || {
             loop {

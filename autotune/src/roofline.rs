@@ -174,16 +174,16 @@ impl Rate {
         Ok(best)
     }
 
-    /// Makes a dispatch take about `us` at the clocks of a busy device.
-    pub(crate) fn sized(&mut self, device: &Device, us: f64) -> Result<()> {
+    /// Makes a dispatch take about `time` at the clocks of a busy device.
+    pub(crate) fn sized(&mut self, device: &Device, time: Duration) -> Result<()> {
         // The clocks rise meanwhile, so the last time is the one that counts.
         let start = Instant::now();
         while start.elapsed() < WARM {
             let begun = Instant::now();
             self.run(device)?;
-            let took = begun.elapsed().as_secs_f64() * 1e6;
-            let groups = self.groups as f64 * (us / took.max(1.0)).clamp(0.5, 2.0);
-            self.groups = (groups as u64).clamp(1, self.most);
+            let wanted = u128::from(self.groups) * time.as_nanos() / begun.elapsed().as_nanos().max(1);
+            let wanted = u64::try_from(wanted).unwrap_or(self.most);
+            self.groups = wanted.clamp(self.groups.div_ceil(2), self.groups * 2).clamp(1, self.most);
         }
         Ok(())
     }

@@ -191,7 +191,7 @@ fn made_for(source: &Source) -> String {
 fn module_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream {
     let name = names::ident(module);
     let tuned_for = made_for(source);
-    let doc = format!("Kernels for {tuned_for}.");
+    let doc = format!("Kernels for `{tuned_for}`.");
     let items = kernels.iter().map(Kernel::tokens);
     let markers: Vec<_> = kernels.iter().map(|k| names::ident(&k.marker)).collect();
     let quiet = quiet();
