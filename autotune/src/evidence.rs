@@ -79,7 +79,7 @@ impl Record {
     }
 }
 
-/// A workload the search is done with. Files name the workload (`W` is [`Named`]): which families
+/// A workload the search is done with. Files name the workload (`W` is a private form): which families
 /// there are is known to their reader only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settled<W = Workload> {
