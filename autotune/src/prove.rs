@@ -71,6 +71,8 @@ pub struct Proof {
     /// The buffers afterwards; those that are not written are left empty.
     pub expected: Vec<Vec<u32>>,
     draws: Draws,
+    /// [`pieces`] of the variant it was made with.
+    pieces: u32,
 }
 
 /// The proofs of a workload: `variant` is any of its candidates. `few_tokens`: for adapters in
@@ -108,7 +110,7 @@ impl Proof {
             }
         }
         let name = format!("{inputs:?} inputs, {} tokens at {position}, seed {seed}", case.tokens);
-        Self { name, case, expected, draws }
+        Self { name, case, expected, draws, pieces: pieces(variant) }
     }
 
     /// The same inputs for `variant`, with buffers as it has them.
@@ -120,7 +122,7 @@ impl Proof {
     /// computes, its outputs are its own.
     fn fits(&self, variant: &Variant) -> bool {
         let bindings = variant.bindings();
-        if bindings.len() != self.case.buffers.len() {
+        if bindings.len() != self.case.buffers.len() || pieces(variant) != self.pieces {
             return false;
         }
         let Draws { inputs, position, seed, .. } = self.draws;
@@ -255,6 +257,16 @@ pub(crate) fn prove(
 /// The inputs of a workload's proofs on the device, for all its candidates.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads(Vec<Vec<Option<Slice>>>);
+
+/// How many pieces a configuration makes of what it computes, where others finish them: such outputs
+/// differ although they may be of one length, padded as they are.
+fn pieces(variant: &Variant) -> u32 {
+    match variant {
+        Variant::Attention { config, .. } => config.splits,
+        Variant::Argmax { shape, config } if !shape.last => shape.slices(config),
+        _ => 1,
+    }
+}
 
 /// The workloads whose dispatch must stand behind `variant`'s: what joins a split attention, what
 /// ends a first stage of argmax. Their time is part of what the variant costs.

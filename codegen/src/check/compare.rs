@@ -81,8 +81,9 @@ fn floats(bound: f32, edges: bool, act: Act, expected: &[u32], got: &[u32]) -> R
     };
     let magnitudes = (0..n).filter_map(|i| live(expected, i)).map(f32::abs).filter(|v| *v < SENTINEL);
     let largest = magnitudes.fold(0.0f32, f32::max);
-    // Devices may flush what is below the smallest normal f16.
-    let least = if act == Act::F16 { 6.2e-5 } else { 1e-6 * bound };
+    // Devices may flush what is below the smallest normal f16. Inputs are of unit size, and tanh is
+    // as exact as f32 near 1 only: where little of it is left (gelu's tail), that is the error.
+    let least = if act == Act::F16 { 6.2e-5 } else { 4e-6 };
     let slack = if bound == 0.0 { 0.0 } else { (bound * largest).max(least) };
     // A grid has 127 steps up to its largest value; the cases reach beyond half of them.
     let (step, mut moved) = (largest / 50.0, 0);
