@@ -53,8 +53,7 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         bail!("there is nothing to tune without a GPU adapter; `wgforge doctor` says what is missing");
     };
     let device = *device;
-    let id = device_id(device.report());
-    let path = autotune::cache_folder()?.join(autotune::file_name(&id));
+    let path = autotune::cache_folder()?.join(autotune::file_name(&device_id(device.report())));
     // Two tuners would disturb each other's times as well as each other's files.
     let _lock = Lock::acquire(&path)?;
 
@@ -76,13 +75,7 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let budget = Duration::from_secs(args.budget.unwrap_or(default));
     let deadline = start + budget;
     let seed = args.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
-    let conditions = Conditions {
-        device: id,
-        codegen: env!("CARGO_PKG_VERSION").into(),
-        wgpu: autotune::WGPU.into(),
-        mode: mode.name().into(),
-        seed,
-    };
+    let conditions = Conditions::of(device.report(), mode, seed);
     let (mut evidence, resumed) = Evidence::open(
         &path.with_extension("evidence.jsonl"),
         &conditions,

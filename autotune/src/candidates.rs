@@ -13,7 +13,7 @@ use wgforge_runtime::{Device, KernelSource, Pipeline};
 use crate::{
     evidence::{Record, Settled},
     keeper::Keeper,
-    prove::{Rejection, Uploads, followers, prove},
+    prove::{Rejection, Uploads, prove},
     reference::Material,
     search::{Lab, Trial},
     time::{Bound, Track},
@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
     /// Looks up what stands behind each candidate.
     pub(crate) fn follow(&mut self, settled: &[Settled]) {
         for (i, variant) in self.choices.variants.iter().enumerate() {
-            for workload in followers(variant) {
+            for workload in variant.followers() {
                 let one = settled.iter().find(|s| s.workload == workload);
                 // An unsettled follower is not free: without its time the candidate is unknown.
                 *self.behind.entry(i).or_default() += one.map_or(f64::NAN, |s| s.winner.us.median);

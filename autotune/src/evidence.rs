@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wgforge_codegen::{Families, Target, Variant, Workload};
+use wgforge_runtime::AdapterReport;
 
 use crate::{
-    DeviceId, Error,
+    DeviceId, Error, Mode, WGPU,
     call::Call,
+    device_id,
     roofline::Roofline,
     search::{Ended, Trial},
     stats::Summary,
@@ -33,6 +35,17 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// Those of this program on an adapter.
+    pub fn of(adapter: &AdapterReport, mode: Mode, seed: u64) -> Self {
+        Self {
+            device: device_id(adapter),
+            codegen: env!("CARGO_PKG_VERSION").into(),
+            wgpu: WGPU.into(),
+            mode: mode.name().into(),
+            seed,
+        }
+    }
+
     /// Whether results under `other` may stand for results under these. Seeds may differ.
     pub fn agree(&self, other: &Self) -> bool {
         Self { seed: 0, ..self.clone() } == Self { seed: 0, ..other.clone() }

@@ -70,12 +70,12 @@ impl Keeper {
                 }
                 state.running = true;
                 drop(state);
+                let running = Running(&mine);
                 // A device that fails says so to those who measure.
-                let failed = rate.run(&device).is_err();
-                let mut state = mine.lock();
-                state.running = false;
-                state.closed |= failed;
-                mine.changed.notify_all();
+                if rate.run(&device).is_err() {
+                    return;
+                }
+                drop(running);
             }
         });
         Ok(Self { shared, thread: Some(thread) })
@@ -89,6 +89,17 @@ impl Keeper {
             state = self.shared.wait(state);
         }
         Pause(&self.shared)
+    }
+}
+
+/// A piece of work under way. However it ends, a panic of the driver included, nobody waits for it
+/// any longer.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running = false;
+        self.0.changed.notify_all();
     }
 }
 

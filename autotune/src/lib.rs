@@ -73,7 +73,7 @@ pub use call::Call;
 pub use confirm::{Confirmed, Group, Share, confirm};
 pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
 pub use mismatch::{Mismatch, WGPU, mismatches};
-pub use prove::{Proof, Rejection, Shader, agrees, followers, proofs, run};
+pub use prove::{Proof, Rejection, Shader, agrees, proofs, run};
 pub use report::html;
 pub use roofline::Roofline;
 pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};

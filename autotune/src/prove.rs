@@ -7,7 +7,7 @@ use pollster::block_on;
 use wgforge_codegen::{
     Binding, Variant, Workload,
     check::{Case, Draw, Inputs, Rng},
-    kernels::{argmax, attention, attention_merge},
+    kernels::attention,
 };
 use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, Slice, bytemuck};
 
@@ -71,8 +71,8 @@ pub struct Proof {
     /// The buffers afterwards; those that are not written are left empty.
     pub expected: Vec<Vec<u32>>,
     draws: Draws,
-    /// [`pieces`] of the variant it was made with.
-    pieces: u32,
+    /// What stands behind the variant it was made with.
+    followers: Vec<Workload>,
 }
 
 /// The proofs of a workload: `variant` is any of its candidates. `few_tokens`: for adapters in
@@ -110,7 +110,7 @@ impl Proof {
             }
         }
         let name = format!("{inputs:?} inputs, {} tokens at {position}, seed {seed}", case.tokens);
-        Self { name, case, expected, draws, pieces: pieces(variant) }
+        Self { name, case, expected, draws, followers: variant.followers() }
     }
 
     /// The same inputs for `variant`, with buffers as it has them.
@@ -122,7 +122,7 @@ impl Proof {
     /// computes, its outputs are its own.
     fn fits(&self, variant: &Variant) -> bool {
         let bindings = variant.bindings();
-        if bindings.len() != self.case.buffers.len() || pieces(variant) != self.pieces {
+        if bindings.len() != self.case.buffers.len() || variant.followers() != self.followers {
             return false;
         }
         let Draws { inputs, position, seed, .. } = self.draws;
@@ -160,7 +160,7 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
 pub fn run(device: &Device, shader: &Shader<'_>, buffers: &[Vec<u32>]) -> Result<Vec<Vec<u32>>, Rejection> {
     let source = KernelSource { label: shader.label, wgsl: shader.wgsl, bindings: shader.bindings };
     let pipeline = block_on(device.pipeline(&source)).map_err(|e| Rejection::Compile(e.to_string()))?;
-    run_pipeline(device, &pipeline, shader.groups, buffers, &mut Vec::new())
+    run_pipeline(device, &pipeline, shader.groups, buffers, &mut Vec::new(), &mut 0)
 }
 
 /// `inputs` keeps what is only read for the next candidate: uploading the weights again would take
@@ -171,6 +171,7 @@ fn run_pipeline(
     groups: [u32; 3],
     buffers: &[Vec<u32>],
     inputs: &mut Vec<Option<Slice>>,
+    room: &mut u64,
 ) -> Result<Vec<Vec<u32>>, Rejection> {
     let fails = |e: wgforge_runtime::Error| Rejection::Fails(e.to_string());
     inputs.resize(buffers.len(), None);
@@ -185,7 +186,8 @@ fn run_pipeline(
         let bytes = (words.len() as u64 * 4).next_multiple_of(16);
         let slice = block_on(device.buffer(&binding.name, bytes)).map_err(fails)?;
         device.write(&slice, 0, bytemuck::cast_slice(words));
-        if read_only {
+        if read_only && bytes <= *room {
+            *room -= bytes;
             *kept = Some(slice.clone());
         }
         slices.push(slice);
@@ -243,47 +245,32 @@ pub(crate) fn prove(
 ) -> Result<(), Rejection> {
     let shortened = plain(variant);
     let variant = if matches!(variant, Variant::Gather { .. }) { &shortened } else { variant };
-    uploads.0.resize(proofs.len(), Vec::new());
-    proofs.iter().zip(&mut uploads.0).try_for_each(|(proof, kept)| {
+    let Uploads { kept, room } = uploads;
+    kept.resize(proofs.len(), Vec::new());
+    proofs.iter().zip(kept).try_for_each(|(proof, kept)| {
         let proof = proof.suited(variant);
         let mut none = Vec::new();
-        let inputs = if matches!(proof, Cow::Borrowed(_)) { kept } else { &mut none };
         let groups = variant.groups(proof.case.tokens);
-        let got = run_pipeline(device, pipeline, groups, &proof.case.buffers, inputs)?;
+        let buffers = &proof.case.buffers;
+        let got = match &proof {
+            Cow::Borrowed(_) => run_pipeline(device, pipeline, groups, buffers, kept, room)?,
+            Cow::Owned(_) => run_pipeline(device, pipeline, groups, buffers, &mut none, &mut 0)?,
+        };
         compare(variant, &proof, &got)
     })
 }
 
-/// The inputs of a workload's proofs on the device, for all its candidates.
-#[derive(Debug, Default)]
-pub(crate) struct Uploads(Vec<Vec<Option<Slice>>>);
-
-/// How many pieces a configuration makes of what it computes, where others finish them: such outputs
-/// differ although they may be of one length, padded as they are.
-fn pieces(variant: &Variant) -> u32 {
-    match variant {
-        Variant::Attention { config, .. } => config.splits,
-        Variant::Argmax { shape, config } if !shape.last => shape.slices(config),
-        _ => 1,
-    }
+/// The inputs of a workload's proofs on the device, for all its candidates: by proof and binding.
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    kept: Vec<Vec<Option<Slice>>>,
+    /// Bytes that may still be kept; what is larger is uploaded for each candidate.
+    room: u64,
 }
 
-/// The workloads whose dispatch must stand behind `variant`'s: what joins a split attention, what
-/// ends a first stage of argmax. Their time is part of what the variant costs.
-pub fn followers(variant: &Variant) -> Vec<Workload> {
-    match variant {
-        Variant::Attention { shape: s, config } if config.splits > 1 => {
-            vec![Workload::AttentionMerge(attention_merge::Shape {
-                heads: s.heads,
-                dim: s.dim,
-                splits: config.splits,
-                out: s.out,
-            })]
-        }
-        Variant::Argmax { shape, config } if !shape.last => {
-            // The ring's slots are a matter of the caller's program; 64 is what the model has.
-            vec![Workload::Argmax(argmax::Shape { n: shape.slices(config), last: true, ring: 64 })]
-        }
-        _ => Vec::new(),
+impl Default for Uploads {
+    /// Room for three sets of the largest int2 head, beside the copies that are timed.
+    fn default() -> Self {
+        Self { kept: Vec::new(), room: 384 << 20 }
     }
 }

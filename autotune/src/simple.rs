@@ -10,9 +10,7 @@ use std::time::Duration;
 use wgforge_codegen::{Database, Families, Workload};
 use wgforge_runtime::Device;
 
-use crate::{
-    Conditions, Error, Event, Evidence, Lock, Mode, Request, Session, WGPU, device_id, html, store, tune,
-};
+use crate::{Conditions, Error, Event, Evidence, Lock, Mode, Request, Session, html, store, tune};
 
 /// Never set: what watches where nobody gave a flag.
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -152,13 +150,7 @@ impl<'a> Tuner<'a> {
     pub fn session(self, workloads: &[Workload]) -> Result<Session, Error> {
         let Self { device, families, mode, budget, before, report, stop, .. } = self;
         let seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
-        let conditions = Conditions {
-            device: device_id(device.report()),
-            codegen: env!("CARGO_PKG_VERSION").into(),
-            wgpu: WGPU.into(),
-            mode: mode.name().into(),
-            seed,
-        };
+        let conditions = Conditions::of(device.report(), mode, seed);
         let _lock = self.evidence.as_deref().map(Lock::acquire).transpose()?;
         let (mut evidence, resumed) = match &self.evidence {
             Some(file) => Evidence::open(file, &conditions, &families, false)?,

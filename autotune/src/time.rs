@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use pollster::block_on;
-use wgforge_codegen::{Variant, check::Case, types::round_up};
+use wgforge_codegen::{
+    Variant,
+    check::{Case, Draw, Inputs, Rng},
+};
 use wgforge_runtime::{BindGroup, Device, Error, Pass, Pipeline, Recorder, Result, Slice, bytemuck};
 
 /// Bytes that rotated copies of a kernel's inputs fill, so that no cache holds them.
@@ -147,6 +150,7 @@ pub(crate) struct Track {
     sizes: HashMap<&'static str, u64>,
     copies: usize,
     tokens: u32,
+    position: u32,
     /// Where the next batch begins among the copies.
     cursor: usize,
 }
@@ -192,6 +196,7 @@ impl Track {
             sizes: HashMap::new(),
             copies,
             tokens: case.tokens,
+            position: case.position,
             cursor: 0,
         };
         for (name, words) in plain.bindings().into_iter().zip(&case.buffers) {
@@ -231,10 +236,17 @@ impl Track {
             if known.is_some_and(|n| self.inputs.contains_key(n)) {
                 continue;
             }
-            let bytes = output_bytes(variant, name).max(self.sizes.get(name).copied().unwrap_or(0));
+            let own = if variant.followers().is_empty() { 0 } else { self.bytes_of(variant, name) };
+            let bytes = own.max(self.sizes.get(name).copied().unwrap_or(0));
             all.insert(name.to_owned(), self.output(name, bytes)?);
         }
         Ok(all)
+    }
+
+    /// Bytes of an output that a configuration lays out in its own way.
+    fn bytes_of(&self, variant: &Variant, name: &str) -> u64 {
+        let (inputs, tokens, position) = (Inputs::Random, self.tokens, self.position);
+        variant.draw(name, &mut Draw { rng: Rng::new(0), inputs, tokens, position }).len() as u64 * 4
     }
 
     fn group(&self, pipeline: &Pipeline, copy: usize, outputs: &HashMap<String, Slice>) -> Result<BindGroup> {
@@ -294,23 +306,6 @@ impl Track {
             best = best.min(us);
         }
         Ok(best)
-    }
-}
-
-/// Bytes of a buffer a variant writes, where its size is a matter of its configuration.
-fn output_bytes(variant: &Variant, name: &str) -> u64 {
-    match variant {
-        Variant::Attention { shape, config } if name == "partials" => {
-            let merge = wgforge_codegen::kernels::attention_merge::Shape {
-                heads: shape.heads,
-                dim: shape.dim,
-                splits: config.splits,
-                out: shape.out,
-            };
-            merge.partial_bytes(1)
-        }
-        Variant::Argmax { shape, config } if !shape.last => u64::from(round_up(shape.slices(config), 4)) * 4,
-        _ => 16,
     }
 }
 

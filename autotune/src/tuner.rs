@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wgforge_codegen::Workload;
+use wgforge_codegen::{Variant, Workload};
 use wgforge_runtime::Device;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     candidates::{Bench, Choices, record},
     evidence::{Evidence, Measured, Record, Settled, ended},
     keeper::Keeper,
-    prove::{Rejection, followers},
+    prove::Rejection,
     reference::{Job, Material, Shelf},
     roofline::Roofline,
     search::{Effort, Space, search},
@@ -61,7 +61,7 @@ pub struct Request<'a> {
     /// The workloads. What must follow them is tuned with them.
     pub workloads: Vec<Workload>,
     /// The configuration each has now; `None` stands for the generic one.
-    pub before: &'a dyn Fn(&Workload) -> Option<wgforge_codegen::Variant>,
+    pub before: &'a dyn Fn(&Workload) -> Option<Variant>,
     /// How thorough to be.
     pub mode: Mode,
     /// All the time there is.
@@ -261,7 +261,8 @@ fn ordered(workloads: &[Workload], device: &Device) -> Vec<Workload> {
     sorted.sort_by_key(|w| rank(w));
     let mut all: Vec<Workload> = Vec::new();
     for workload in sorted {
-        let behind = workload.candidates(device.caps()).iter().flat_map(followers).collect::<Vec<_>>();
+        let behind =
+            workload.candidates(device.caps()).iter().flat_map(Variant::followers).collect::<Vec<_>>();
         for w in behind.into_iter().chain([workload.clone()]) {
             if !all.contains(&w) {
                 all.push(w);

@@ -1,6 +1,8 @@
 //! Wrong shaders are planted among right ones: each is refused with a reason, and the untouched
 //! one passes.
 
+mod common;
+
 use wgforge_autotune::{Proof, Rejection, Shader, agrees, proofs};
 use wgforge_codegen::{
     Rendered, Target, Variant, Workload,
@@ -8,20 +10,7 @@ use wgforge_codegen::{
     shapes,
     types::{Act, Format, Scale},
 };
-use wgforge_runtime::{Device, DeviceOptions};
-
-/// The device at hand; `None`, with a notice, where there is none.
-fn device() -> Option<Device> {
-    match pollster::block_on(Device::request(&DeviceOptions::default())) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            let required = std::env::var_os("WGFORGE_REQUIRE_ADAPTER").is_some_and(|v| v == "1");
-            assert!(!required, "an adapter is required: {error}");
-            println!("skipped: {error}");
-            None
-        }
-    }
-}
+use wgforge_runtime::Device;
 
 struct Plant {
     device: Device,
@@ -85,7 +74,7 @@ fn product(want: impl Fn(&wgforge_codegen::kernels::gemv::Shape) -> bool) -> Wor
 
 #[test]
 fn a_missing_barrier_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let workload = product(|s| s.x == Act::I8 && s.columns == 150 && s.epilogue == Epilogue::Store);
     // Several threads finish what several others summed, from an input that all have fetched.
     let wanted = |v: &Variant| {
@@ -102,7 +91,7 @@ fn a_missing_barrier_is_refused() {
 
 #[test]
 fn a_tail_that_is_not_written_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let workload = product(|s| s.x != Act::I8 && s.out == Act::F32 && s.rows == 150);
     let plant = Plant::new(&device, workload.generic(device.caps()));
     // 150 results are 38 quads: the last one stays as it was.
@@ -112,7 +101,7 @@ fn a_tail_that_is_not_written_is_refused() {
 
 #[test]
 fn a_window_off_by_one_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let is =
         |w: &Workload| matches!(w, Workload::Attention(s) if s.window > 0 && !s.decode && s.out == Act::F32);
     let workload = shapes::odd().into_iter().find(is).expect("attention with a window");
@@ -129,7 +118,7 @@ fn a_window_off_by_one_is_refused() {
 
 #[test]
 fn a_split_that_ends_one_key_off_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let is = |w: &Workload| matches!(w, Workload::Attention(s) if s.decode && s.window == 0);
     let workload = shapes::odd().into_iter().find(is).expect("attention of one token");
     let wanted =
@@ -145,7 +134,7 @@ fn a_split_that_ends_one_key_off_is_refused() {
 
 #[test]
 fn a_digit_that_is_dropped_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let workload = product(|s| s.x == Act::F32 && s.format == Format::I4);
     // The lower one of two, and the middle one of three.
     for digits in [2, 3] {
@@ -157,7 +146,7 @@ fn a_digit_that_is_dropped_is_refused() {
 
 #[test]
 fn rounding_halves_up_is_refused() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let workload = product(|s| {
         s.x == Act::I8
             && s.grids
@@ -176,7 +165,7 @@ fn rounding_halves_up_is_refused() {
 
 #[test]
 fn what_does_not_compile_is_refused_with_the_compilers_words() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let workload = product(|s| s.x == Act::I8);
     let plant = Plant::new(&device, workload.generic(device.caps()));
     let refused = plant.put_to_proof(&plant.rendered.wgsl.replacen("fn main(", "fn main(42", 1));
@@ -186,7 +175,7 @@ fn what_does_not_compile_is_refused_with_the_compilers_words() {
 /// Every kernel's generic configuration and some candidates pass, so that no proof asks too much.
 #[test]
 fn right_kernels_pass_all_proofs() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let mut failures = Vec::new();
     let mut all = shapes::odd();
     // With room for one token only, as decode has it.
@@ -199,10 +188,6 @@ fn right_kernels_pass_all_proofs() {
         let mut some = vec![workload.generic(device.caps())];
         some.extend(workload.candidates(device.caps()).into_iter().step_by(37).take(2));
         for variant in some {
-            let whole = wgforge_autotune::followers(&variant).is_empty();
-            if !whole {
-                continue;
-            }
             let rendered = variant.render(Target::Native).expect("renders");
             for proof in proofs(&variant, 3, true) {
                 let shader = Shader {

@@ -1,5 +1,7 @@
 //! The tuner in one call, on a kernel of another crate one of whose configurations is wrong.
 
+mod common;
+
 use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,7 +15,6 @@ use wgforge_codegen::{
     io::Io,
     types::Act,
 };
-use wgforge_runtime::{Device, DeviceOptions};
 
 /// `y = 2 x`; workgroups of 128 threads leave out the last element.
 #[derive(Clone, Copy, Debug)]
@@ -84,22 +85,9 @@ fn workloads() -> Vec<Workload> {
     vec![custom::workload::<Double>(Shape { n: 5000 })]
 }
 
-/// The device at hand; `None`, with a notice, where there is none.
-fn device() -> Option<Device> {
-    match pollster::block_on(Device::request(&DeviceOptions::default())) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            let required = std::env::var_os("WGFORGE_REQUIRE_ADAPTER").is_some_and(|v| v == "1");
-            assert!(!required, "an adapter is required: {error}");
-            println!("skipped: {error}");
-            None
-        }
-    }
-}
-
 #[test]
 fn one_call_tunes_a_kernel_of_another_crate() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let (evidence, report) = (folder.path().join("evidence.jsonl"), folder.path().join("report.html"));
     let refused = RefCell::new(Vec::new());
@@ -139,7 +127,7 @@ fn one_call_tunes_a_kernel_of_another_crate() {
 
 #[test]
 fn workloads_can_be_left_as_they_were() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let quiet = |_: &Event<'_>| {};
     let mut session = Tuner::new(&device).seed(1).observer(quiet).session(&workloads()).expect("tunes");
     let one = &mut session.settled[0];
@@ -155,7 +143,7 @@ fn workloads_can_be_left_as_they_were() {
 
 #[test]
 fn nothing_tuned_is_an_error_with_its_reason() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::device() else { return };
     let stop = AtomicBool::new(true);
     let tuned = Tuner::new(&device).stop(&stop).observer(|_| {}).tune(&workloads());
     assert!(matches!(&tuned, Err(Error::NothingTuned(why)) if why.contains("stopped")), "{tuned:?}");

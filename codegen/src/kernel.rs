@@ -106,6 +106,12 @@ pub trait Kernel: Copy + fmt::Debug + Send + Sync + 'static {
     /// What one call must move and compute for `tokens` tokens, the first at `position`: for
     /// rooflines, so whatever the configuration reads twice counts once.
     fn cost(shape: &Self::Shape, config: &Self::Config, tokens: u32, position: u32) -> Cost;
+
+    /// What must be dispatched behind a configuration that leaves pieces for others to finish; its
+    /// outputs are then laid out as no other configuration's. Most leave none.
+    fn followers(_: &Self::Shape, _: &Self::Config) -> Vec<Workload> {
+        Vec::new()
+    }
 }
 
 /// Defines the erased enums over all kernel families.
@@ -309,6 +315,13 @@ macro_rules! registry {
                 let tokens = if self.workload().one_token() { 1 } else { tokens };
                 match self { $(Self::$kernel { shape, config } =>
                     <crate::kernels::$module::$kernel as Kernel>::cost(shape, config, tokens, position),)+ Self::Custom(v) => v.inner().cost(tokens, position) }
+            }
+
+            /// The workloads that must be dispatched behind this variant: what joins a split attention,
+            /// what ends a first stage of argmax. Their time is part of what it costs.
+            pub fn followers(&self) -> Vec<Workload> {
+                match self { $(Self::$kernel { shape, config } =>
+                    <crate::kernels::$module::$kernel as Kernel>::followers(shape, config),)+ Self::Custom(v) => v.inner().followers() }
             }
 
             /// The text of its template.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use pollster::block_on;
-use wgforge_autotune::{Conditions, Event, Evidence, Mode, Record, Request, Settled, WGPU, device_id, tune};
+use wgforge_autotune::{Conditions, Event, Evidence, Mode, Record, Request, Settled, tune};
 use wgforge_codegen::{Families, Target, Variant};
 use wgforge_runtime::{BindGroup, Device, KernelSource, Pipeline, Recorder, Slice, bytemuck};
 
@@ -67,13 +67,7 @@ pub(crate) fn tuned(device: &Device, data: &Data, seconds: u64) -> Result<Tuned>
 fn settle(device: &Device, problem: &Problem, seconds: u64) -> Result<Settled> {
     let folder = tempfile::tempdir().context("a folder for the tuner's evidence")?;
     let (mode, seed) = (Mode::Full, 1);
-    let conditions = Conditions {
-        device: device_id(device.report()),
-        codegen: env!("CARGO_PKG_VERSION").into(),
-        wgpu: WGPU.into(),
-        mode: mode.name().into(),
-        seed,
-    };
+    let conditions = Conditions::of(device.report(), mode, seed);
     let path = folder.path().join("evidence.jsonl");
     let (mut evidence, _) = Evidence::open(&path, &conditions, &Families::builtin(), true)?;
     let elements = f64::from(problem.rows) * f64::from(problem.columns);

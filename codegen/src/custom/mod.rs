@@ -156,6 +156,7 @@ pub(crate) trait Configured: Send + Sync {
     fn draw(&self, name: &str, draw: &mut Draw) -> Vec<u32>;
     fn output(&self, name: &str) -> (Act, Tolerance);
     fn cost(&self, tokens: u32, position: u32) -> Cost;
+    fn followers(&self) -> Vec<crate::Workload>;
 }
 
 struct ShapeOf<K: Kernel>(K::Shape);
@@ -298,6 +299,10 @@ impl<K: Kernel> Configured for VariantOf<K> {
 
     fn cost(&self, tokens: u32, position: u32) -> Cost {
         K::cost(&self.shape, &self.config, tokens, position)
+    }
+
+    fn followers(&self) -> Vec<crate::Workload> {
+        K::followers(&self.shape, &self.config)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, generic_shuffle, shuffle_choices};
 use crate::{
-    Arithmetic, Caps, Cost, Reason,
+    Arithmetic, Caps, Cost, Reason, Workload,
     check::{Draw, Tolerance},
     io::Io,
     kernel::{Kernel, require},
@@ -150,6 +150,14 @@ impl Kernel for Argmax {
             ops: n,
             kind: Arithmetic::F32,
         }
+    }
+
+    fn followers(s: &Shape, c: &Config) -> Vec<Workload> {
+        if s.last {
+            return Vec::new();
+        }
+        // The ring's slots are a matter of the caller's program; 64 is what the model has.
+        vec![Workload::Argmax(Shape { n: s.slices(c), last: true, ring: 64 })]
     }
 }
 

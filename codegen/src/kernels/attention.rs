@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, row_why_not, shuffle_choices};
+use super::{attention_merge, common_why_not, f16_choices, row_why_not, shuffle_choices};
 use crate::{
-    Arithmetic, Caps, Cost, Reason,
+    Arithmetic, Caps, Cost, Reason, Workload,
     check::{Draw, Inputs, Tolerance},
     io::{self, Io, load},
     kernel::{Kernel, require},
@@ -304,6 +304,14 @@ impl Kernel for Attention {
 
     fn output(s: &Shape, c: &Config, _: &str) -> (Act, Tolerance) {
         Tolerance::float(if c.splits > 1 { Act::F32 } else { s.out }, 5e-5)
+    }
+
+    fn followers(s: &Shape, c: &Config) -> Vec<Workload> {
+        if c.splits == 1 {
+            return Vec::new();
+        }
+        let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out: s.out };
+        vec![Workload::AttentionMerge(merge)]
     }
 
     fn cost(s: &Shape, c: &Config, tokens: u32, position: u32) -> Cost {

@@ -1,0 +1,16 @@
+//! What the tests on a device share.
+
+use wgforge_runtime::{Device, DeviceOptions};
+
+/// The device; `None`, with a notice, where there is none and none is required.
+pub(crate) fn device() -> Option<Device> {
+    match pollster::block_on(Device::request(&DeviceOptions::default())) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            let required = std::env::var_os("WGFORGE_REQUIRE_ADAPTER").is_some_and(|v| v == "1");
+            assert!(!required, "an adapter is required: {error}");
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
