@@ -22,9 +22,9 @@ use crate::console::{self, Graceful, usage};
 use crate::session::{self, Place, Session};
 
 /// Seconds of `--quick` on a GPU.
-const QUICK_S: u64 = 55;
+const QUICK_S: u64 = 45;
 /// The same on an adapter in software, where a token of E2B takes a second.
-const QUICK_ON_CPU_S: u64 = 280;
+const QUICK_ON_CPU_S: u64 = 240;
 /// Seconds of `--full`.
 const FULL_S: u64 = 600;
 /// The part of the time that the whole-program confirmation gets.

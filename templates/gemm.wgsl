@@ -89,9 +89,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if s.epilogue == "geglu" %}
       finish(token0 + tm + {{ m }}u, quad,
         total(vec4<{{ acc }}>(a{{ m }}_0, a{{ m }}_1, a{{ m }}_2, a{{ m }}_3), 2u * quad),
-        total(vec4<{{ acc }}>(a{{ m }}_4, a{{ m }}_5, a{{ m }}_6, a{{ m }}_7), 2u * quad + 1u));
+        total(vec4<{{ acc }}>(a{{ m }}_4, a{{ m }}_5, a{{ m }}_6, a{{ m }}_7), 2u * quad + 1u),
+        beside(token0 + tm + {{ m }}u, quad));
 {%- else %}
-      finish(token0 + tm + {{ m }}u, quad, total(vec4<{{ acc }}>(a{{ m }}_0, a{{ m }}_1, a{{ m }}_2, a{{ m }}_3), quad));
+      finish(token0 + tm + {{ m }}u, quad, total(vec4<{{ acc }}>(a{{ m }}_0, a{{ m }}_1, a{{ m }}_2, a{{ m }}_3), quad),
+        beside(token0 + tm + {{ m }}u, quad));
 {%- endif %}
     }
 {%- endfor %}

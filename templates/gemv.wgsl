@@ -6,7 +6,6 @@
 {% set int_weights = s.format == "i8" or s.format == "i4" or s.format == "i2" -%}
 {% set words = ["x", "y", "z", "w"] -%}
 {% set fields = d.quads // 4 -%}
-{% set kept = fields if c.in_place else 1 -%}
 @group(0) @binding({{ b.w }}) var<storage, read> w: array<vec4<u32>>;
 {% if s.scale == "row" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec4<f32>>;
@@ -29,7 +28,7 @@ fn group_scale(i: u32) -> f32 {
 @group(0) @binding({{ b.aux }}) var<storage, read> aux: array<vec4<f32>>;
 {%- endif %}
 {{ <output name="out" binding={b.out} ty={s.out} native={c.f16} /> }}
-{% if c.in_place %}{{ <places format={s.format} /> }}{% elif int_weights %}{{ <fields format={s.format} /> }}{% endif %}
+{% if int_weights %}{{ <fields format={s.format} /> }}{% endif %}
 {{ <finish epilogue={s.epilogue} out={s.out} grids={s.grids} split_a={s.split_a} split_b={s.split_b}
     out_stride4={d.out_stride4} first4={d.first4} softcap={s.softcap} /> }}
 
@@ -49,10 +48,6 @@ var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
 // x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
 var<workgroup> xs: array<vec4<u32>, {{ c.digits * d.x_quads // 4 }}>;
 var<private> x_scale: f32;
-{% if kept > 1 -%}
-// What the ranges added to the weights' lower fields make of each 16 columns.
-var<workgroup> offsets: array<f32, {{ d.x_quads // 4 }}>;
-{%- endif %}
 {{ <workgroup_reduce name="x_max" wg={c.wg} sg={c.sg} op="max" /> }}
 {%- elif c.shared and int -%}
 var<workgroup> xs: array<vec4<u32>, {{ d.x_quads // 4 }}>;
@@ -83,10 +78,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- for j in range(end=4) %}
     var q{{ j }} = vec4<i32>(round(x_at(4u * i + {{ j }}u) * inverse));
 {%- endfor %}
-{%- if kept > 1 %}
-    let lower = vec4<f32>(q0{% if fields == 2 %} + q2{% else %} + q1 + q2{% endif %});
-    offsets[i] = {{ d.offset }}.0 * (lower.x + lower.y + lower.z + lower.w);
-{%- endif %}
 {#- Balanced digits of -128 to 127, least significant first. #}
 {%- for p in range(end=c.digits) | reverse %}
 {%- for j in range(end=4) %}
@@ -126,20 +117,39 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let next{{ r }}_{{ u }} = w[start{{ r }}_ + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
 {%- endif %}
+  // What the results meet at the end is on its way before the sums are there: scales, grids, aux.
+{%- if d.direct == 1 %}
+{%- for q in range(end=c.rows // d.rows_per_quad) %}
+  let quad{{ q }} = (tile + first) / {{ d.rows_per_quad }}u + {{ q }}u;
+  let beside{{ q }} = beside(0u, min(quad{{ q }}, {{ d.out_quads - 1 }}u));
+{%- if s.epilogue == "geglu" %}
+  let scale{{ q }} = scale_at(2u * min(quad{{ q }}, {{ d.out_quads - 1 }}u));
+  let scale_up{{ q }} = scale_at(2u * min(quad{{ q }}, {{ d.out_quads - 1 }}u) + 1u);
+{%- else %}
+  let scale{{ q }} = scale_at(min(quad{{ q }}, {{ d.out_quads - 1 }}u));
+{%- endif %}
+{%- endfor %}
+{%- else %}
+  let quad0 = tile / {{ d.rows_per_quad }}u + min(t, TILE / {{ d.rows_per_quad }}u - 1u);
+  let beside0 = beside(0u, min(quad0, {{ d.out_quads - 1 }}u));
+{%- if s.epilogue == "geglu" %}
+  let scale0 = scale_at(2u * min(quad0, {{ d.out_quads - 1 }}u));
+  let scale_up0 = scale_at(2u * min(quad0, {{ d.out_quads - 1 }}u) + 1u);
+{%- else %}
+  let scale0 = scale_at(min(quad0, {{ d.out_quads - 1 }}u));
+{%- endif %}
+{%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if int %}
   var acc{{ r }} = 0;
 {%- elif c.digits > 1 and s.scale == "row" %}
-{%- for p in range(end=c.digits) %}{% for f in range(end=kept) %}
-  var acc{{ r }}_{{ p }}_{{ f }} = 0;
-{%- endfor %}{% endfor %}
+{%- for p in range(end=c.digits) %}
+  var acc{{ r }}_{{ p }} = 0;
+{%- endfor %}
 {%- else %}
   var acc{{ r }} = 0.0;
 {%- endif %}
 {%- endfor %}
-{%- if kept > 1 %}
-  var offset = 0.0;
-{%- endif %}
 {#- First whole blocks of `unroll` pieces, then what is left, piece by piece. #}
 {%- for section in ["blocks", "rest"] %}
 {%- set n = c.unroll if section == "blocks" else 1 %}
@@ -164,24 +174,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- for p in range(end=c.digits) %}{% for i in range(end=fields) %}
       let x{{ p }}_{{ i }} = xs[{{ p * d.x_quads // 4 + i * d.chunks }}u + k];
 {%- endfor %}{% endfor %}
-{%- if kept > 1 %}
-      {% if s.scale == "group" %}offset{% else %}offset +{% endif %}= {% for i in range(end=fields) %}{% if i > 0 %} + {% endif %}offsets[k * {{ fields }}u + {{ i }}u]{% endfor %};
-{%- endif %}
 {%- for r in range(end=c.rows) %}
 {%- if s.scale == "group" %}
-{%- for p in range(end=c.digits) %}{% for f in range(end=kept) %}
-      var acc{{ r }}_{{ p }}_{{ f }} = 0;
-{%- endfor %}{% endfor %}
+{%- for p in range(end=c.digits) %}
+      var acc{{ r }}_{{ p }} = 0;
+{%- endfor %}
 {%- endif %}
 {%- for j in range(end=4) %}{% for f in range(end=fields) %}
 {%- set q = j * fields + f %}
-      let f{{ r }}_{{ q }} = {% if c.in_place %}place{% else %}field{% endif %}_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
+      let f{{ r }}_{{ q }} = field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
 {%- for p in range(end=c.digits) %}
-      acc{{ r }}_{{ p }}_{{ f if c.in_place else 0 }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
+      acc{{ r }}_{{ p }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
 {%- endfor %}
 {%- endfor %}{% endfor %}
 {%- if s.scale == "group" %}
-      acc{{ r }} += ({{ <digits_sum row={r} digits={c.digits} fields={kept} /> }}) * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
+      acc{{ r }} += ({{ <digits_sum row={r} digits={c.digits} /> }}) * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
 {%- endif %}
 {%- endfor %}
 {%- elif int %}
@@ -227,7 +234,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endfor %}
 {%- for r in range(end=c.rows) %}
-  var sum{{ r }} = {% if c.digits > 1 and s.scale == "row" %}{{ <digits_sum row={r} digits={c.digits} fields={kept} /> }}{% else %}acc{{ r }}{% endif %};
+  var sum{{ r }} = {% if c.digits > 1 and s.scale == "row" %}{{ <digits_sum row={r} digits={c.digits} /> }}{% else %}acc{{ r }}{% endif %};
 {%- endfor %}
 {%- if d.shuffled > 1 %}
   for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
@@ -240,16 +247,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   // Every lane has whole sums, and its rows are whole quads: no need to meet in memory.
 {%- for q in range(end=c.rows // d.rows_per_quad) %}
 {%- set r = q * d.rows_per_quad %}
-  if (lane == {{ q % c.lanes }}u) {
-    let quad = (tile + first) / {{ d.rows_per_quad }}u + {{ q }}u;
-    if (quad < {{ d.out_quads }}u) {
+  if (lane == {{ q % c.lanes }}u && quad{{ q }} < {{ d.out_quads }}u) {
 {%- if s.epilogue == "geglu" %}
-      finish(0u, quad, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), 2u * quad),
-        scaled(vec4<{{ acc }}>(sum{{ r + 4 }}, sum{{ r + 5 }}, sum{{ r + 6 }}, sum{{ r + 7 }}), 2u * quad + 1u));
+    finish(0u, quad{{ q }}, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), scale{{ q }}),
+      scaled(vec4<{{ acc }}>(sum{{ r + 4 }}, sum{{ r + 5 }}, sum{{ r + 6 }}, sum{{ r + 7 }}), scale_up{{ q }}), beside{{ q }});
 {%- else %}
-      finish(0u, quad, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), quad));
+    finish(0u, quad{{ q }}, scaled(vec4<{{ acc }}>(sum{{ r }}, sum{{ r + 1 }}, sum{{ r + 2 }}, sum{{ r + 3 }}), scale{{ q }}), beside{{ q }});
 {%- endif %}
-    }
   }
 {%- endfor %}
 {%- else %}
@@ -264,15 +268,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   workgroupBarrier();
 
   // One thread finishes one quad of results.
-  for (var q = t; q < TILE / {{ d.rows_per_quad }}u; q += WG) {
-    let quad = tile / {{ d.rows_per_quad }}u + q;
-    if (quad < {{ d.out_quads }}u) {
+  if (t < TILE / {{ d.rows_per_quad }}u && quad0 < {{ d.out_quads }}u) {
 {%- if s.epilogue == "geglu" %}
-      finish(0u, quad, scaled(total(q * 8u), 2u * quad), scaled(total(q * 8u + 4u), 2u * quad + 1u));
+    finish(0u, quad0, scaled(total(t * 8u), scale0), scaled(total(t * 8u + 4u), scale_up0), beside0);
 {%- else %}
-      finish(0u, quad, scaled(total(q * 4u), quad));
+    finish(0u, quad0, scaled(total(t * 4u), scale0), beside0);
 {%- endif %}
-    }
   }
 {%- endif %}
 {%- if c.tiles > 1 %}
@@ -297,24 +298,33 @@ fn total(row: u32) -> vec4<{{ acc }}> {
 {%- endif %}
 
 // Four rows' sums in the units of y.
-fn scaled(v: vec4<{{ acc }}>, scale_quad: u32) -> vec4<f32> {
+fn scaled(v: vec4<{{ acc }}>, scale: vec4<f32>) -> vec4<f32> {
 {%- if int %}
-  return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * (grids[0] * scales[scale_quad]);
+  return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * scale;
 {%- elif s.scale == "none" %}
   return v;
 {%- else %}
-  return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scales[scale_quad] * {% endif %}{{ 1.0 / d.factor }});
+  return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scale * {% endif %}{{ 1.0 / d.factor }});
 {%- endif %}
 }
 
-{#- The planes' sums of a row, of their fields' sums in the unit of the highest field, without what
-    the lower fields' ranges added. -#}
-{% component digits_sum(row: integer, digits: integer, fields: integer) -%}
+// The scales of a quad's rows, for integer sums with the grid of x.
+fn scale_at(quad: u32) -> vec4<f32> {
+{%- if int %}
+  return grids[0] * scales[quad];
+{%- elif s.scale == "row" %}
+  return scales[quad];
+{%- else %}
+  return vec4<f32>();
+{%- endif %}
+}
+
+{#- The planes' sums of a row. -#}
+{% component digits_sum(row: integer, digits: integer) -%}
 {%- for p in range(end=digits) %}{% if p + 1 < digits %}({% endif %}{% endfor -%}
 {%- for p in range(end=digits) -%}
-{% if p > 0 %}) * 256.0 + {% endif %}f32({% for f in range(end=fields) %}{% if f > 0 %} + {% endif %}(acc{{ row }}_{{ p }}_{{ f }} << {{ (8 - 8 // fields) * (fields - 1 - f) // (fields - 1 if fields > 1 else 1) }}u){% endfor %})
+{% if p > 0 %}) * 256.0 + {% endif %}f32(acc{{ row }}_{{ p }})
 {%- endfor -%}
-{% if fields > 1 %} - offset{% endif %}
 {%- endcomponent digits_sum %}
 
 {#- Where the i-th piece of x lies in workgroup memory: the first pieces of all chunks, then the

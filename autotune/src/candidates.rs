@@ -1,6 +1,7 @@
 //! The candidates of one workload on a device: rendered and compiled on all cores, proven, timed.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -46,6 +47,14 @@ impl Choices {
         let generic = Some(workload.generic(caps)).filter(usable).map_or(0, &mut place);
         let before = before.filter(usable).map_or(generic, &mut place);
         Self { variants, before, generic }
+    }
+
+    /// Where to begin: the generic one, and at most `most` of the promising ones, evenly taken.
+    pub(crate) fn known(&self, most: usize) -> Vec<usize> {
+        let promising: Vec<usize> =
+            (0..self.variants.len()).filter(|i| self.variants[*i].promising()).collect();
+        let stride = promising.len().div_ceil(most.max(1)).max(1);
+        iter::once(self.generic).chain(promising.into_iter().step_by(stride)).collect()
     }
 
     pub(crate) fn configs(&self) -> Vec<Value> {

@@ -320,14 +320,14 @@ impl Tuner<'_> {
         let mut bench =
             Bench::new(self.device, &self.keeper, &choices, material, track, deadline, self.stop, observer);
         bench.follow(settled);
+        let effort = self.request.mode.effort(self.cpu);
         let space = Space {
             configs: choices.configs(),
             before: choices.before,
-            known: vec![choices.generic],
+            known: choices.known(effort.random),
             // Software's rates vary by more than a bound is worth.
             bound_us: Some(bound_us).filter(|_| !self.cpu),
         };
-        let effort = self.request.mode.effort(self.cpu);
         let found = search(&space, &effort, self.request.seed, &mut bench);
         let hashes = bench.hashes();
         let records: Vec<Record> =

@@ -63,6 +63,13 @@ pub trait Kernel: Copy + fmt::Debug + Send + Sync + 'static {
     /// Every configuration worth trying, each passing [`Kernel::why_not`].
     fn candidates(shape: &Self::Shape, caps: &Caps) -> Vec<Self::Config>;
 
+    /// Whether a candidate is like those that won elsewhere: a search of a large space tries some of
+    /// these before it draws any at random.
+    fn promising(shape: &Self::Shape, config: &Self::Config) -> bool {
+        let _ = (shape, config);
+        false
+    }
+
     /// The configuration to use on a device nobody has tuned.
     fn generic(shape: &Self::Shape, caps: &Caps) -> Self::Config;
 
@@ -315,6 +322,12 @@ macro_rules! registry {
                 let tokens = if self.workload().one_token() { 1 } else { tokens };
                 match self { $(Self::$kernel { shape, config } =>
                     <crate::kernels::$module::$kernel as Kernel>::cost(shape, config, tokens, position),)+ Self::Custom(v) => v.inner().cost(tokens, position) }
+            }
+
+            /// Whether it is like those that won elsewhere.
+            pub fn promising(&self) -> bool {
+                match self { $(Self::$kernel { shape, config } =>
+                    <crate::kernels::$module::$kernel as Kernel>::promising(shape, config),)+ Self::Custom(v) => v.inner().promising() }
             }
 
             /// The workloads that must be dispatched behind this variant: what joins a split attention,

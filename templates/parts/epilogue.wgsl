@@ -1,42 +1,54 @@
-{#- What follows a matrix product, for gemv and gemm alike: `finish(token, quad, y…)` takes
-    four results of consecutive rows (GeGLU: four gates and four ups), applies the static
-    output grid and the fused operation, and stores one quad.
+{#- What follows a matrix product, for gemv and gemm alike. `finish(token, quad, y…, beside)` takes
+    four results of consecutive rows (GeGLU: four gates and four ups), applies the static output
+    grid and the fused operation, and stores one quad. `beside(token, quad)` reads what it needs
+    besides the sums; who can do so early does not wait for memory at the end.
     `grids` holds [input, output of segment 0, 1, 2, next input]. -#}
 {% component finish(epilogue: string, out: string, grids: bool, split_a: integer, split_b: integer,
                     out_stride4: integer, first4: integer, softcap: float) -%}
-{% if grids or out == "i8" -%}
-{{ <srq /> }}
-fn output_grid(row: u32) -> f32 {
-{%- if split_a == 0 %}
-  return grids[1];
-{%- else %}
-  return select(select(grids[3], grids[2], row < {{ split_b }}u), grids[1], row < {{ split_a }}u);
-{%- endif %}
+{% set has_aux = epilogue == "ple" or epilogue == "residual" -%}
+{% if grids or out == "i8" %}{{ <srq /> }}{% endif %}
+struct Beside {
+  grid: vec2<f32>,  // output grid; GeGLU: of the gates and of the ups
+  next: f32,        // input grid of what comes next
+  aux: vec4<f32>,
 }
-{%- endif %}
+fn beside(token: u32, quad: u32) -> Beside {
+  var b: Beside;
+  {% if grids and epilogue == "geglu" -%}
+  b.grid = vec2<f32>(grids[1], grids[2]);
+  {%- elif grids and split_a == 0 -%}
+  b.grid.x = grids[1];
+  {%- elif grids -%}
+  let row = 4u * (quad + {{ first4 }}u);
+  b.grid.x = select(select(grids[3], grids[2], row < {{ split_b }}u), grids[1], row < {{ split_a }}u);
+  {%- endif %}
+  {% if out == "i8" %}b.next = grids[4];{% endif %}
+  {% if has_aux %}b.aux = aux[token * {{ out_stride4 }}u + {{ first4 }}u + quad];{% endif %}
+  return b;
+}
 {% if epilogue == "geglu" -%}
 {{ <gelu /> }}
-fn finish(token: u32, quad: u32, gate: vec4<f32>, up: vec4<f32>) {
+fn finish(token: u32, quad: u32, gate: vec4<f32>, up: vec4<f32>, b: Beside) {
   {% if grids -%}
-  let y = gelu(srq(gate, grids[1])) * srq(up, grids[2]);
+  let y = gelu(srq(gate, b.grid.x)) * srq(up, b.grid.y);
   {%- else -%}
   let y = gelu(gate) * up;
   {%- endif %}
 {%- else -%}
 {% if epilogue == "ple" %}{{ <gelu /> }}{% endif %}
-fn finish(token: u32, quad: u32, sum: vec4<f32>) {
+fn finish(token: u32, quad: u32, sum: vec4<f32>, b: Beside) {
   var y = sum;
   {% if grids -%}
-  y = srq(y, output_grid(4u * (quad + {{ first4 }}u)));
+  y = srq(y, b.grid.x);
   {%- endif %}
   {% if epilogue == "ple" -%}
-  y = gelu(y) * aux[token * {{ out_stride4 }}u + {{ first4 }}u + quad];
+  y = gelu(y) * b.aux;
   {%- elif epilogue == "residual" -%}
-  y += aux[token * {{ out_stride4 }}u + {{ first4 }}u + quad];
+  y += b.aux;
   {%- elif epilogue == "softcap" -%}
   y = {{ softcap }} * tanh(clamp(y / {{ softcap }}, vec4<f32>(-15.0), vec4<f32>(15.0)));
   {%- endif %}
 {%- endif %}
-  out_put(token * {{ out_stride4 }}u + {{ first4 }}u + quad, y, {% if out == "i8" %}grids[4]{% else %}0.0{% endif %});
+  out_put(token * {{ out_stride4 }}u + {{ first4 }}u + quad, y, b.next);
 }
 {%- endcomponent finish %}

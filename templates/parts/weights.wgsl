@@ -16,22 +16,6 @@ fn field_3(w: u32) -> u32 { return w & 0xc0c0c0c0u; }
 fn lanes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xI8(w)); }
 {%- endcomponent fields %}
 
-{#- The same without shifts: `place_J(word)` leaves field J where it is, with the factor
-    2^(bits * J). All but the highest, which keeps its sign, come out with half their range added. -#}
-{% component places(format: string) -%}
-{% if format == "i8" -%}
-fn place_0(w: u32) -> u32 { return w; }
-{%- elif format == "i4" -%}
-fn place_0(w: u32) -> u32 { return (w ^ 0x08080808u) & 0x0f0f0f0fu; }
-fn place_1(w: u32) -> u32 { return w & 0xf0f0f0f0u; }
-{%- elif format == "i2" -%}
-fn place_0(w: u32) -> u32 { return (w ^ 0x02020202u) & 0x03030303u; }
-fn place_1(w: u32) -> u32 { return (w ^ 0x08080808u) & 0x0c0c0c0cu; }
-fn place_2(w: u32) -> u32 { return (w ^ 0x20202020u) & 0x30303030u; }
-fn place_3(w: u32) -> u32 { return w & 0xc0c0c0c0u; }
-{%- endif %}
-{%- endcomponent places %}
-
 {#- Declares weight rows and `NAME_quad(index) -> vec4<f32>` or, for integers, `-> u32` of int8
     lanes (factor as above); `index` counts quads from the first row. For kernels that walk
     a tile quad by quad; gemv reads 16 bytes at a time instead. -#}

@@ -156,6 +156,7 @@ pub(crate) trait Configured: Send + Sync {
     fn draw(&self, name: &str, draw: &mut Draw) -> Vec<u32>;
     fn output(&self, name: &str) -> (Act, Tolerance);
     fn cost(&self, tokens: u32, position: u32) -> Cost;
+    fn promising(&self) -> bool;
     fn followers(&self) -> Vec<crate::Workload>;
 }
 
@@ -299,6 +300,10 @@ impl<K: Kernel> Configured for VariantOf<K> {
 
     fn cost(&self, tokens: u32, position: u32) -> Cost {
         K::cost(&self.shape, &self.config, tokens, position)
+    }
+
+    fn promising(&self) -> bool {
+        K::promising(&self.shape, &self.config)
     }
 
     fn followers(&self) -> Vec<crate::Workload> {

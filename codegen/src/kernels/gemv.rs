@@ -100,9 +100,6 @@ pub struct Config {
     /// products are float. Only for float activations on integer weights. The digits are kept in
     /// workgroup memory, so `x` is not as well.
     pub digits: u32,
-    /// Digits meet fields of weights where these lie in their byte, each field with a sum of its
-    /// own, instead of shifting them to the top first. Only with digits.
-    pub in_place: bool,
     /// Lanes combined by shuffles; 1 uses no subgroups.
     pub sg: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
@@ -169,7 +166,7 @@ impl Shape {
             "16 bytes of {:?} hold more than one group",
             self.format
         );
-        // |x| <= 128, |field| <= 128 in place: the sum stays below 2^31 up to 2^17 columns.
+        // |x| <= 128, |field| <= 128 as shifted: the sum stays below 2^31 up to 2^17 columns.
         require!(
             self.columns <= 1 << 16,
             "{} columns could overflow the 32-bit sum (at most 65536)",
@@ -335,8 +332,8 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
         (1, false, _) => 0,
         (1, true, true) => columns,
         (1, true, false) => columns * 4,
-        // Digits, what offsets make of every 16 columns, and the search for the largest.
-        (digits, ..) => columns * u64::from(digits) + columns / 4 + reduce_bytes(c.wg, c.sg),
+        // Digits, and the search for the largest.
+        (digits, ..) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
     }
 }
 
@@ -366,7 +363,7 @@ impl Kernel for Gemv {
                     for unroll in [1, 2, 3, 4, 6] {
                         for tiles in [1, 2, 4, 8, 16, 32] {
                             for &digits in digits {
-                                for (shared, in_place) in [(false, false), (false, true), (true, false)] {
+                                for shared in [false, true] {
                                     for sg in shuffle_choices(caps) {
                                         for &f16 in &f16s {
                                             all.push(Config {
@@ -377,8 +374,7 @@ impl Kernel for Gemv {
                                                 tiles,
                                                 shared,
                                                 digits,
-                                                in_place,
-                                                sg,
+                                                                                sg,
                                                 f16,
                                             });
                                         }
@@ -421,7 +417,6 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: false,
             digits: 1,
-            in_place: false,
             sg: generic_shuffle(caps, wg),
             f16: caps.f16,
         };
@@ -436,7 +431,6 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: false,
             digits: 1,
-            in_place: false,
             sg: 1,
             f16: false,
         }
@@ -471,8 +465,9 @@ impl Kernel for Gemv {
             "digits are for float activations on integer weights, and take the place of `x` in workgroup memory"
         );
         require!(
-            !c.in_place || c.digits > 1 && s.format.bits() < 8,
-            "fields stay in place only for digits and weights of less than a byte"
+            direct(s, c) || tile(c) / s.rows_per_quad() <= c.wg,
+            "a workgroup's {} rows are more quads than it has threads",
+            tile(c)
         );
         require!(
             c.lanes <= chunks(s).next_power_of_two(),
@@ -489,6 +484,17 @@ impl Kernel for Gemv {
         s.why_not(caps).or_else(|| common_why_not(c.wg, c.sg, workgroup_bytes(s, c), caps))
     }
 
+    fn promising(s: &Shape, c: &Config) -> bool {
+        // A lane's whole share of a row in one go: who waits for the call before waits for memory once.
+        c.lanes * c.unroll == chunks(s)
+            && c.sg > 1
+            && !c.f16
+            && (128..=512).contains(&c.wg)
+            && c.rows <= 4
+            && matches!(c.tiles, 1 | 8)
+            && if splittable(s) { c.digits == 2 } else { c.shared }
+    }
+
     fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
         let groups = workgroups(s, c);
         let x = grid_x(groups);
@@ -501,11 +507,6 @@ impl Kernel for Gemv {
             ("chunks", chunks(s)),
             ("blocks", blocks(s, c)),
             ("hoisted", u32::from(blocks(s, c) == 1)),
-            // Half the range of a field, in the unit of the highest field.
-            (
-                "offset",
-                if s.format.is_int() { 1 << (s.format.bits() - 1 + s.format.field_shift()) } else { 0 },
-            ),
             ("direct", u32::from(direct(s, c))),
             ("rest", u32::from(blocks(s, c) * c.unroll * c.lanes < chunks(s))),
             ("x_quads", stride(s.columns) / 4),
