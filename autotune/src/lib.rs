@@ -47,6 +47,7 @@ mod bandwidth;
 mod call;
 mod candidates;
 mod confirm;
+mod coop;
 pub mod devices;
 mod evidence;
 pub mod generic;

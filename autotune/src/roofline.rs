@@ -7,7 +7,7 @@ use pollster::block_on;
 use wgforge_codegen::{Arithmetic, Cost};
 use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result};
 
-use crate::{bandwidth::read_gb_s, time::Clock};
+use crate::{bandwidth::read_gb_s, coop, time::Clock};
 
 /// Steps of the inner loop of the arithmetic kernels.
 const STEPS: u64 = 256;
@@ -28,6 +28,10 @@ pub struct Roofline {
     pub f32_tera_ops: f64,
     /// f16 likewise; `None` without f16.
     pub f16_tera_ops: Option<f64>,
+    /// f16 with f32 sums by cooperative matrices, likewise; `None` where there are none. No kernel
+    /// uses them, so no bound is made of it: it says what such a kernel could gain.
+    #[serde(default)]
+    pub coop_tera_ops: Option<f64>,
     /// Time from one dispatch to the next that waits for it, of an almost empty kernel, µs.
     pub dispatch_us: f64,
 }
@@ -45,6 +49,7 @@ impl Roofline {
             int8_tera_ops: rate(Kind::Int8)?,
             f32_tera_ops: rate(Kind::F32)?,
             f16_tera_ops: if device.caps().f16 { Some(rate(Kind::F16)?) } else { None },
+            coop_tera_ops: coop::tera_ops(device, clock),
             dispatch_us: dispatch_us(device, clock)?,
         })
     }
@@ -64,9 +69,12 @@ impl Roofline {
     /// A line for people.
     pub fn describe(&self) -> String {
         let f16 = self.f16_tera_ops.map_or("no f16".into(), |r| format!("f16 {r:.2} Tera-ops/s"));
+        let coop = self.coop_tera_ops.map_or("no cooperative matrices".into(), |r| {
+            format!("cooperative matrices {r:.1} Tera-ops/s (no kernel uses them)")
+        });
         format!(
-            "reads {:.1} GB/s, int8 dot {:.2} Tera-ops/s, f32 {:.2} Tera-ops/s, {f16}, {:.2} µs from dispatch \
-             to dependent dispatch; cooperative matrices not measured: no kernel uses them",
+            "reads {:.1} GB/s, int8 dot {:.2} Tera-ops/s, f32 {:.2} Tera-ops/s, {f16}, {coop}, {:.2} µs from \
+             dispatch to dependent dispatch",
             self.read_gb_s, self.int8_tera_ops, self.f32_tera_ops, self.dispatch_us
         )
     }

@@ -324,6 +324,16 @@ pub(crate) fn request(adapter: &wgpu::Adapter, mask: CapsMask) -> (wgpu::Feature
     (wanted & adapter.features(), limits)
 }
 
+/// Whether the adapter has the one kind of cooperative matrices that [`crate::Device`] speaks of.
+pub(crate) fn has_cooperative_matrices(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16)
+        && adapter
+            .cooperative_matrix_properties()
+            .iter()
+            .any(|p| (p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type) == (16, 16, 16, F16, F32))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,12 +27,16 @@ pub struct DeviceOptions {
     pub trusted: bool,
     /// What to pretend is missing.
     pub disable: CapsMask,
+    /// Also ask for cooperative matrices, see [`Device::cooperative_matrices`]. They are an
+    /// experiment of wgpu: a device opened with them is for trying them, not for work.
+    pub cooperative_matrices: bool,
 }
 
 impl Default for DeviceOptions {
     /// The best adapter, trusted, with all it has.
     fn default() -> Self {
-        Self { backend: None, name: None, trusted: true, disable: CapsMask::default() }
+        let disable = CapsMask::default();
+        Self { backend: None, name: None, trusted: true, disable, cooperative_matrices: false }
     }
 }
 
@@ -95,11 +99,19 @@ impl Device {
     /// [`Error::NoAdapter`] if nothing fits, [`Error::DeviceRequest`] if the driver refuses.
     pub async fn request(options: &DeviceOptions) -> Result<Self> {
         let (adapter, mut report) = adapter::choose(options).await?;
-        let (features, limits) = adapter::request(&adapter, options.disable);
+        let (mut features, limits) = adapter::request(&adapter, options.disable);
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if options.cooperative_matrices && adapter::has_cooperative_matrices(&adapter) {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: there is no promise but to know that such features may have bugs; whoever
+            // sets the option is told, and no other device is opened with them.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgforge"),
             required_features: features,
             required_limits: limits,
+            experimental_features,
             // Arenas take memory in large blocks of their own; blocks reserved by wgpu beside
             // them would stay mostly empty.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -157,6 +169,12 @@ impl Device {
     /// Shaders run without wgpu's checks.
     pub fn trusted(&self) -> bool {
         self.inner.trusted
+    }
+
+    /// Whether WGSL may multiply matrices of 16 by 16 f16 elements with f32 sums, one a subgroup, by
+    /// wgpu's `enable wgpu_cooperative_matrix;`. Only where [`DeviceOptions`] asked for it.
+    pub fn cooperative_matrices(&self) -> bool {
+        self.inner.device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
     }
 
     /// The wgpu device, for what this crate does not do. Memory made with it is not counted.

@@ -374,7 +374,7 @@ impl Kernel for Gemv {
                                                 tiles,
                                                 shared,
                                                 digits,
-                                                                                sg,
+                                                sg,
                                                 f16,
                                             });
                                         }
