@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pollster::block_on;
@@ -19,6 +19,9 @@ const ROUNDS: usize = 9;
 
 /// Seconds a sample should take, so that a scheduler's slice does not decide.
 const SAMPLE_S: f64 = 0.3;
+
+/// Tokens of a prompt where software computes.
+const SHORT_PROMPT: u32 = 16;
 
 /// What whole tokens said.
 #[derive(Debug, Default)]
@@ -65,6 +68,8 @@ pub(crate) fn confirm(
     quiet: bool,
 ) -> Result<Verdict> {
     let mut verdict = Verdict::default();
+    // A decoded token.
+    let mut token: Option<Duration> = None;
     for (what, prefill) in [("decode", false), ("prefill", true)] {
         if console::interrupted().load(Ordering::SeqCst) {
             break;
@@ -90,26 +95,47 @@ pub(crate) fn confirm(
             );
             continue;
         }
-        session.model.set_kernels(present.clone());
-        // The first one makes the pipelines.
-        measure(session, prefill)?;
-        let begun = Instant::now();
-        measure(session, prefill)?;
-        let each = begun.elapsed();
-        let left = deadline.saturating_duration_since(Instant::now());
-        let needed = |groups: usize| each * u32::try_from(2 + 3 * (2 + groups)).unwrap_or(u32::MAX);
-        if families.len() > 1 && needed(families.len()) > left {
-            let all = families.drain(..).flat_map(|(_, list)| list).collect();
-            families.push(("all changes together".into(), all));
-        }
-        if needed(0) > left {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // What a comparison of so many groups takes, where a sample takes `each`.
+        let needed =
+            |groups: usize, each: Duration| each * u32::try_from(2 + 3 * (2 + groups)).unwrap_or(u32::MAX);
+        let skipped = |needed: Duration| {
             bar.finish_and_clear();
             eprintln!(
                 "notice: {what} of whole tokens was not measured: it would take {:.0} s and {:.0} s are left; \
                  the kernels' own times decide (--budget gives more)",
-                needed(0).as_secs_f64(),
-                left.as_secs_f64()
+                needed.as_secs_f64(),
+                left().as_secs_f64()
             );
+        };
+        // In software a prompt's tokens take about as long each as decoded ones, and even the first
+        // sample of a large model may be more than there is time for.
+        let guess =
+            token.filter(|_| prefill && in_software(session)).map_or(Duration::ZERO, |t| t * SHORT_PROMPT);
+        if needed(0, guess) > left() {
+            skipped(needed(0, guess));
+            continue;
+        }
+        session.model.set_kernels(present.clone());
+        // The first one makes the pipelines.
+        let begun = Instant::now();
+        short_sample(session, prefill)?;
+        if needed(0, begun.elapsed() / 4) > left() {
+            skipped(needed(0, begun.elapsed() / 4));
+            continue;
+        }
+        let begun = Instant::now();
+        let seconds = measure(session, prefill)?;
+        let each = begun.elapsed();
+        if !prefill {
+            token = Duration::try_from_secs_f64(seconds).ok();
+        }
+        if families.len() > 1 && needed(families.len(), each) > left() {
+            let all = families.drain(..).flat_map(|(_, list)| list).collect();
+            families.push(("all changes together".into(), all));
+        }
+        if needed(0, each) > left() {
+            skipped(needed(0, each));
             continue;
         }
         let groups: Vec<Group> =
@@ -144,9 +170,19 @@ pub(crate) fn confirm(
 
 /// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
 fn measure(session: &mut Session, prefill: bool) -> Result<f64> {
-    let cpu = matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu");
-    seconds_a_token(session, prefill, true, cpu)?;
+    short_sample(session, prefill)?;
+    let cpu = in_software(session);
     seconds_a_token(session, prefill, false, cpu)
+}
+
+/// Makes whatever the kernels just set need.
+fn short_sample(session: &mut Session, prefill: bool) -> Result<f64> {
+    let cpu = in_software(session);
+    seconds_a_token(session, prefill, true, cpu)
+}
+
+fn in_software(session: &Session) -> bool {
+    matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu")
 }
 
 /// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
@@ -157,7 +193,7 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
     let room = u32::try_from(config.max_position).unwrap_or(u32::MAX);
     let (prompt, tokens) = match (prefill, cpu) {
         (true, false) => (512, 1),
-        (true, true) => (16, 1),
+        (true, true) => (SHORT_PROMPT, 1),
         // Behind some context, so that attention has its part.
         (false, false) => (256, if short { 2 } else { 65 }),
         // A prompt of one token takes the way of decoding; prefill would take the most of the time.
