@@ -62,7 +62,7 @@ fn measure(device: &Device, clock: &Clock) -> Result<f64> {
     let pipeline = block_on(device.pipeline(&source))?;
     let ab = block_on(device.buffer("tiles", 2 * TILE * 2))?;
     // Values near 0.001, so that sums stay finite and the multipliers are not idle on zeros.
-    let values: Vec<u16> = (0u16..2 * 256).map(|i| 0x1400 | i % 97).collect();
+    let values: Vec<u16> = (0u16..2 * 256).map(|i| 0x1400 | (i % 97)).collect();
     device.write(&ab, 0, bytemuck::cast_slice(&values));
     let out = block_on(device.buffer("sums", CHAINS * TILE * 4))?;
     let group = pipeline.bind(device, &[ab, out.clone()])?;
