@@ -5,7 +5,7 @@
 {% if not s.by_slot -%}
 @group(0) @binding({{ b.ids }}) var<storage, read> ids: array<u32>;
 {%- endif %}
-{{ <weight_quads name="table" binding={b.table} format={s.format} /> }}
+{{ <weight_quads name="table" binding={b.table} format={s.format} quads={d.quads} fours={d.fours == 1} /> }}
 {% if s.scale == "group" -%}
 {%- if c.f16 -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<f16>;
@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (id < {{ s.first }}u || row >= {{ s.rows }}u) { return; }
 {%- endif %}
   if (q >= QUADS) { return; }
-  let raw = table_quad(row * QUADS + q);
+  let raw = table_quad(row, q);
 {%- if int_weights %}
   let v = vec4<f32>(unpack4xI8(raw)) * {{ 1.0 / d.factor }};
 {%- else %}
@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if s.scale == "row" %}
   out[wid.x * QUADS + q] = (v * scales[row]) * {{ s.multiplier }};
 {%- elif s.scale == "group" %}
-  out[wid.x * QUADS + q] = (v * group_scale(row * {{ d.groups }}u + q / 8u)) * {{ s.multiplier }};
+  out[wid.x * QUADS + q] = (v * group_scale({% if d.fours == 1 %}(row / 4u * {{ d.groups }}u + q / 8u) * 4u + row % 4u{% else %}row * {{ d.groups }}u + q / 8u{% endif %})) * {{ s.multiplier }};
 {%- elif s.scale != "none" %}
   // The padding of the last part has no scale of its own; its weights are zero.
   let part = min(q / {{ d.part_quads }}u, {{ d.parts - 1 }}u);

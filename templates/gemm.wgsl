@@ -7,7 +7,7 @@
 {% set elem = "u32" if int else ("vec4<f16>" if c.f16_tile else "vec4<f32>") -%}
 {% set words = ["x", "y", "z", "w"] -%}
 {{ <step binding={b.run} /> }}
-{{ <weight_quads name="w" binding={b.w} format={s.format} /> }}
+{{ <weight_quads name="w" binding={b.w} format={s.format} quads={d.row_quads} fours={int_weights} /> }}
 {% if s.scale == "row" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec4<f32>>;
 {%- elif s.scale == "group" -%}
@@ -19,7 +19,7 @@ fn group_scale(i: u32) -> f32 {
 {%- endif %}
 {{ <input name="x" binding={b.x} ty={s.x} native={c.f16} /> }}
 {% if d.has_grids == 1 -%}
-@group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
+{{ <grids binding={b.grids} /> }}
 {%- endif %}
 {% if s.epilogue == "ple" or s.epilogue == "residual" -%}
 @group(0) @binding({{ b.aux }}) var<storage, read> aux: array<vec4<f32>>;
@@ -58,14 +58,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       xs[i / BK * PITCH + i % BK] = {% if c.f16_tile %}vec4<f16>{% endif %}(x_at(token * QUADS + k + i % BK));
     }
     for (var i = t; i < BN * BK; i += {{ d.wg }}u) {
-      let row = min(row0 + i / BK, ALL_ROWS - 1u);
-      let q = w_quad(row * QUADS + k + i % BK);
-{%- if int or not int_weights %}
-      ws[i / BK * PITCH + i % BK] = {% if c.f16_tile %}vec4<f16>{% endif %}(q);
-{%- elif s.scale == "group" %}
-      ws[i / BK * PITCH + i % BK] = {% if c.f16_tile %}vec4<f16>{% endif %}(lanes(q) * ({{ 1.0 / d.factor }} * group_scale(row * {{ d.groups }}u + (k + i % BK) / 8u)));
+{%- if int_weights %}
+      // Rows lie in fours: neighbouring threads read neighbouring words.
+      let r = i / (4u * BK) * 4u + i % 4u;
+      let column = i / 4u % BK;
 {%- else %}
-      ws[i / BK * PITCH + i % BK] = {% if c.f16_tile %}vec4<f16>{% endif %}(lanes(q) * {{ 1.0 / d.factor }});
+      let r = i / BK;
+      let column = i % BK;
+{%- endif %}
+      let row = min(row0 + r, ALL_ROWS - 1u);
+      let q = w_quad(row, k + column);
+{%- if int or not int_weights %}
+      ws[r * PITCH + column] = {% if c.f16_tile %}vec4<f16>{% endif %}(q);
+{%- elif s.scale == "group" %}
+      ws[r * PITCH + column] = {% if c.f16_tile %}vec4<f16>{% endif %}(lanes(q) * ({{ 1.0 / d.factor }} * group_scale((row / 4u * {{ d.groups }}u + (k + column) / 8u) * 4u + row % 4u)));
+{%- else %}
+      ws[r * PITCH + column] = {% if c.f16_tile %}vec4<f16>{% endif %}(lanes(q) * {{ 1.0 / d.factor }});
 {%- endif %}
     }
     workgroupBarrier();
@@ -102,7 +110,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 
 fn total(v: vec4<{{ acc }}>, scale_quad: u32) -> vec4<f32> {
 {%- if int %}
-  return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * (grids[0] * scales[scale_quad]);
+  return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * (grid_at(0u) * scales[scale_quad]);
 {%- elif s.scale == "row" %}
   return v * scales[scale_quad];
 {%- else %}

@@ -1,28 +1,47 @@
-{#- y = W x for one token: every weight is read once, 16 bytes a lane at a time.
-    A group of `lanes` threads shares `rows` rows and has `unroll` pieces of each on their way before
-    it computes; see codegen/src/kernels/gemv.rs. -#}
+{#- y = W x for one token: every weight is read once, a piece of 16 bytes a lane at a time: columns
+    of one row of floats, or of four rows of integers. A group of `lanes` threads shares `rows` rows
+    and has `unroll` pieces of each on their way before it computes; see codegen/src/kernels/gemv.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
 {% set int = s.x == "i8" -%}
 {% set int_weights = s.format == "i8" or s.format == "i4" or s.format == "i2" -%}
 {% set words = ["x", "y", "z", "w"] -%}
-{% set fields = d.quads // 4 -%}
+{#- Quads of x that a word of integer weights meets, and the type that holds their codes. -#}
+{% set fields = d.quads -%}
+{% set codes = "u32" if fields == 1 else ("vec2<u32>" if fields == 2 else "vec4<u32>") -%}
+{% set bands = c.rows // d.piece_rows -%}
 @group(0) @binding({{ b.w }}) var<storage, read> w: array<vec4<u32>>;
 {% if s.scale == "row" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec4<f32>>;
 {%- elif s.scale == "group" -%}
-@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<u32>;
-fn group_scale(i: u32) -> f32 {
-  let pair = unpack2x16float(scales[i >> 1u]);
-  return select(pair.x, pair.y, (i & 1u) == 1u);
+@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec2<u32>>;
+// Of four rows and the group of columns that piece k lies in.
+fn group_scales(at: u32, k: u32) -> vec4<f32> {
+  let v = scales[at / CHUNKS * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u];
+  return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
 }
 {%- endif %}
-{% if int -%}
-@group(0) @binding({{ b.x }}) var<storage, read> x: array<vec4<u32>>;
+{% if s.norm -%}
+// The residual stream, and what the norms that come first need of this product: post, pre, scalar
+// and grids.
+{{ <input name="x" binding={b.x} ty="f32" /> }}
+fn x_in(i: u32) -> vec4<f32> { return x_at(i); }
+@group(0) @binding({{ b.site }}) var<storage, read> site: array<vec4<f32>>;
+fn post_at(i: u32) -> vec4<f32> { return site[i]; }
+fn pre_at(i: u32) -> vec4<f32> { return site[{{ d.x_quads }}u + i]; }
+fn scalar_at() -> f32 { return site[{{ 2 * d.x_quads }}u].x; }
+fn grid_at(i: u32) -> f32 { return site[{{ 2 * d.x_quads + 16 }}u + i / 4u][i % 4u]; }
+{%- if s.norm.residual %}
+{{ <input name="y" binding={b.y} ty={s.norm.y} native={c.f16} /> }}
+@group(0) @binding({{ b.sum }}) var<storage, read_write> sum: array<vec4<f32>>;
+{%- endif %}
+{{ <norm_sums wg={c.wg} sg={c.sg} residual={s.norm.residual} norm={s.norm.norm} /> }}
+{%- elif int -%}
+@group(0) @binding({{ b.x }}) var<storage, read> x: array<{{ codes }}>;
 {%- else -%}
 {{ <input name="x" binding={b.x} ty={s.x} native={c.f16} /> }}
 {%- endif %}
-{% if d.has_grids == 1 -%}
-@group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
+{% if d.has_grids == 1 and not s.norm -%}
+{{ <grids binding={b.grids} /> }}
 {%- endif %}
 {% if s.epilogue == "ple" or s.epilogue == "residual" -%}
 @group(0) @binding({{ b.aux }}) var<storage, read> aux: array<vec4<f32>>;
@@ -35,22 +54,41 @@ fn group_scale(i: u32) -> f32 {
 const WG = {{ c.wg }}u;
 const LANES = {{ c.lanes }}u;
 const ALL_ROWS = {{ d.padded_rows }}u;
-const CHUNKS = {{ d.chunks }}u;      // 16-byte pieces of a row
+const CHUNKS = {{ d.chunks }}u;      // 16-byte pieces of a row, or of four rows of integers
 const PARTS = {{ d.parts }}u;        // partial sums of a row left after the shuffles
 const TILE = {{ d.tile }}u;          // rows of a workgroup
 const X_QUADS = {{ d.x_quads }}u;    // quads of x
 
-{% set acc = "i32" if int else "f32" -%}
+{% set acc = "i32" if int or d.whole == 1 else "f32" -%}
 {% if d.direct == 0 -%}
 var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
 {%- endif %}
 {% if c.digits > 1 -%}
 // x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
-var<workgroup> xs: array<vec4<u32>, {{ c.digits * d.x_quads // 4 }}>;
+var<workgroup> xs: array<{{ codes }}, {{ c.digits * d.chunks }}>;
 var<private> x_scale: f32;
 {{ <workgroup_reduce name="x_max" wg={c.wg} sg={c.sg} op="max" /> }}
+// Quad `i` as digits, balanced ones of -128 to 127.
+fn put_digits(i: u32, v: vec4<f32>, inverse: f32) {
+  var q = vec4<i32>(round(v * inverse));
+{%- for p in range(end=c.digits) | reverse %}
+{%- if p > 0 %}
+  let d{{ p }} = ((q + 128) & vec4<i32>(255)) - 128;
+  q = (q - d{{ p }}) >> vec4<u32>(8u);
+{%- else %}
+  let d0 = q;
+{%- endif %}
+  xs[{{ p }}u * CHUNKS + i{% if fields > 1 %} / {{ fields }}u][i % {{ fields }}u]{% else %}]{% endif %} = pack4xI8(d{{ p }});
+{%- endfor %}
+}
 {%- elif c.shared and int -%}
-var<workgroup> xs: array<vec4<u32>, {{ d.x_quads // 4 }}>;
+var<workgroup> xs: array<{{ codes }}, {{ d.chunks }}>;
+{%- if s.norm %}
+fn put_codes(i: u32, v: vec4<f32>, grid: f32) {
+  let q = vec4<i32>(clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
+  xs[i{% if fields > 1 %} / {{ fields }}u][i % {{ fields }}u]{% else %}]{% endif %} = pack4xI8(q);
+}
+{%- endif %}
 {%- elif c.shared -%}
 var<workgroup> xs: array<vec4<f32>, {{ d.x_quads }}>;
 {%- endif %}
@@ -62,40 +100,58 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let first = t / LANES * {{ c.rows }}u;
 {%- if d.hoisted == 1 %}
   // A lane's whole share of a tile is on its way before x is looked at.
-{%- for r in range(end=c.rows) %}
-  let start{{ r }} = min(tile_0 + first + {{ r }}u, ALL_ROWS - 1u) * CHUNKS + lane;
+{%- for r in range(end=bands) %}
+  let start{{ r }} = {{ <piece_of row={"tile_0 + first"} band={r} rows={d.piece_rows} /> }} + lane;
 {%- for u in range(end=c.unroll) %}
   {% if c.tiles > 1 %}var{% else %}let{% endif %} w{{ r }}_{{ u }} = w[start{{ r }} + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
 {%- endif %}
+{%- if s.norm %}
+{{ <norm_row base="0u" wg={c.wg} per_thread={d.per_thread} quads={d.x_quads} width={s.columns} eps={s.norm.eps}
+    residual={s.norm.residual} scaled={s.norm.scaled} norm={s.norm.norm} keep="wid.x + wid.y == 0u" /> }}
+{%- endif %}
 {%- if c.digits > 1 %}
   var top = vec4<f32>();
+{%- if s.norm %}
+{%- for i in range(end=d.per_thread) %}
+  top = max(top, abs(x{{ i }}));
+{%- endfor %}
+{%- else %}
   for (var i = t; i < X_QUADS; i += WG) { top = max(top, abs(x_at(i))); }
+{%- endif %}
   let largest = x_max(t, max(max(top.x, top.y), max(top.z, top.w)));
   let inverse = select(0.0, {{ d.digit_top }}.0 / largest, largest > 0.0);
   x_scale = largest / {{ d.digit_top }}.0;
-  for (var i = t; i < X_QUADS / 4u; i += WG) {
-{%- for j in range(end=4) %}
-    var q{{ j }} = vec4<i32>(round(x_at(4u * i + {{ j }}u) * inverse));
+{%- if s.norm %}
+{%- for i in range(end=d.per_thread) %}
+  if (in{{ i }}) { put_digits(q{{ i }}, x{{ i }}, inverse); }
 {%- endfor %}
-{#- Balanced digits of -128 to 127, least significant first. #}
-{%- for p in range(end=c.digits) | reverse %}
-{%- for j in range(end=4) %}
-{%- if p > 0 %}
-    let d{{ p }}_{{ j }} = ((q{{ j }} + 128) & vec4<i32>(255)) - 128;
-    q{{ j }} = (q{{ j }} - d{{ p }}_{{ j }}) >> vec4<u32>(8u);
 {%- else %}
-    let d{{ p }}_{{ j }} = q{{ j }};
+  for (var i = t; i < X_QUADS; i += WG) { put_digits(i, x_at(i), inverse); }
 {%- endif %}
-{%- endfor %}
-    xs[{{ p }}u * (X_QUADS / 4u) + {{ <place_of i="i" fields={fields} /> }}] = vec4<u32>(pack4xI8(d{{ p }}_0), pack4xI8(d{{ p }}_1), pack4xI8(d{{ p }}_2), pack4xI8(d{{ p }}_3));
-{%- endfor %}
-  }
   workgroupBarrier();
 {%- elif c.shared %}
-{%- set per_chunk = fields if int else d.quads %}
-  for (var i = t; i < X_QUADS{% if int %} / 4u{% endif %}; i += WG) { xs[{{ <place_of i="i" fields={per_chunk} /> }}] = {% if int %}x[i]{% else %}x_at(i){% endif %}; }
+{%- if s.norm and int %}
+  let grid_ = grid_at(0u);
+{%- for i in range(end=d.per_thread) %}
+  if (in{{ i }}) { put_codes(q{{ i }}, x{{ i }}, grid_); }
+{%- endfor %}
+{%- elif s.norm %}
+{%- for i in range(end=d.per_thread) %}
+  if (in{{ i }}) { xs[{{ <place_of i={"q" ~ i} fields={d.quads} /> }}] = x{{ i }}; }
+{%- endfor %}
+{%- elif int %}
+  for (var i = t; i < CHUNKS; i += WG) { xs[i] = x[i]; }
+{%- else %}
+  for (var i = t; i < X_QUADS; i += WG) { xs[{{ <place_of i="i" fields={d.quads} /> }}] = x_at(i); }
+{%- endif %}
   workgroupBarrier();
+{%- endif %}
+{%- if d.held == 1 %}
+  // A lane's part of x is the same for every tile.
+{%- for u in range(end=c.unroll) %}{% for p in range(end=c.digits) %}
+  let held{{ p }}_{{ u }} = {% if c.digits > 1 or c.shared %}xs{% else %}x{% endif %}[lane + {{ p * d.chunks + u * c.lanes }}u];
+{%- endfor %}{% endfor %}
 {%- endif %}
 {%- if c.tiles > 1 %}
   for (var n = 0u; n < {{ c.tiles }}u; n += 1u) {
@@ -103,16 +159,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- else %}
   let tile = tile_0;
 {%- endif %}
-{%- for r in range(end=c.rows) %}
-  // Rows past the end are computed again from the last one and never stored.
-  let row{{ r }} = min(tile + first + {{ r }}u, ALL_ROWS - 1u);
-  let at{{ r }} = row{{ r }} * CHUNKS;
+{%- for r in range(end=bands) %}
+  // Rows past the end are computed again from the last ones and never stored.
+  let at{{ r }} = {{ <piece_of row={"tile + first"} band={r} rows={d.piece_rows} /> }};
 {%- endfor %}
 {%- if d.hoisted == 1 and c.tiles > 1 %}
   // The next tile is on its way while this one is computed. Behind the last that is the last again:
   // a condition would hold the loads back.
-{%- for r in range(end=c.rows) %}
-  let start{{ r }}_ = min(tile_0 + min(n + 1u, {{ c.tiles - 1 }}u) * TILE + first + {{ r }}u, ALL_ROWS - 1u) * CHUNKS + lane;
+  let after = tile_0 + min(n + 1u, {{ c.tiles - 1 }}u) * TILE + first;
+{%- for r in range(end=bands) %}
+  let start{{ r }}_ = {{ <piece_of row={"after"} band={r} rows={d.piece_rows} /> }} + lane;
 {%- for u in range(end=c.unroll) %}
   let next{{ r }}_{{ u }} = w[start{{ r }}_ + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
@@ -140,9 +196,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endif %}
 {%- for r in range(end=c.rows) %}
-{%- if int %}
-  var acc{{ r }} = 0;
-{%- elif c.digits > 1 and s.scale == "row" %}
+{%- if (int or c.digits > 1) and s.scale == "row" %}
 {%- for p in range(end=c.digits) %}
   var acc{{ r }}_{{ p }} = 0;
 {%- endfor %}
@@ -163,49 +217,44 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   for (var k0 = lane + {{ d.blocks * c.unroll * c.lanes }}u; k0 < CHUNKS; k0 += LANES) {
 {%- endif %}
 {%- if not (section == "blocks" and d.hoisted == 1) %}
-{%- for u in range(end=n) %}{% for r in range(end=c.rows) %}
+{%- for u in range(end=n) %}{% for r in range(end=bands) %}
     let w{{ r }}_{{ u }} = w[at{{ r }} + k0 + {{ u * c.lanes }}u];
 {%- endfor %}{% endfor %}
 {%- endif %}
 {%- for u in range(end=n) %}
     {
       let k = k0 + {{ u * c.lanes }}u;
-{%- if c.digits > 1 %}
-{%- for p in range(end=c.digits) %}{% for i in range(end=fields) %}
-      let x{{ p }}_{{ i }} = xs[{{ p * d.x_quads // 4 + i * d.chunks }}u + k];
-{%- endfor %}{% endfor %}
-{%- for r in range(end=c.rows) %}
+{%- if int or c.digits > 1 %}
+{%- for p in range(end=c.digits) %}
+      let x{{ p }} = {% if d.held == 1 %}held{{ p }}_{{ u }}{% elif c.digits > 1 or c.shared %}xs[{{ p * d.chunks }}u + k]{% else %}x[k]{% endif %};
+{%- endfor %}
+{%- for r in range(end=bands) %}
+{%- for j in range(end=4) %}
+{%- set row = 4 * r + j %}
 {%- if s.scale == "group" %}
 {%- for p in range(end=c.digits) %}
-      var acc{{ r }}_{{ p }} = 0;
+      var acc{{ row }}_{{ p }} = 0;
 {%- endfor %}
 {%- endif %}
-{%- for j in range(end=4) %}{% for f in range(end=fields) %}
-{%- set q = j * fields + f %}
-      let f{{ r }}_{{ q }} = field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
+{%- for f in range(end=fields) %}
+      let f{{ row }}_{{ f }} = field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }});
 {%- for p in range(end=c.digits) %}
-      acc{{ r }}_{{ p }} += dot4I8Packed(f{{ r }}_{{ q }}, x{{ p }}_{{ q // 4 }}.{{ words[q % 4] }});
+      acc{{ row }}_{{ p }} += dot4I8Packed(f{{ row }}_{{ f }}, x{{ p }}{% if fields > 1 %}.{{ words[f] }}{% endif %});
 {%- endfor %}
-{%- endfor %}{% endfor %}
+{%- endfor %}
+{%- endfor %}
 {%- if s.scale == "group" %}
-      acc{{ r }} += ({{ <digits_sum row={r} digits={c.digits} /> }}) * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
+      let scales{{ r }} = group_scales(at{{ r }}, k);
+{%- for j in range(end=4) %}
+      acc{{ 4 * r + j }} += ({{ <digits_sum row={4 * r + j} digits={c.digits} /> }}) * scales{{ r }}.{{ words[j] }};
+{%- endfor %}
 {%- endif %}
-{%- endfor %}
-{%- elif int %}
-{%- for i in range(end=fields) %}
-      let x{{ i }} = {% if c.shared %}xs[{{ i * d.chunks }}u + k]{% else %}x[k * {{ fields }}u + {{ i }}u]{% endif %};
-{%- endfor %}
-{%- for r in range(end=c.rows) %}
-{%- for j in range(end=4) %}{% for f in range(end=fields) %}
-{%- set q = j * fields + f %}
-      acc{{ r }} += dot4I8Packed(field_{{ f }}(w{{ r }}_{{ u }}.{{ words[j] }}), x{{ q // 4 }}.{{ words[q % 4] }});
-{%- endfor %}{% endfor %}
 {%- endfor %}
 {%- else %}
 {%- for i in range(end=d.quads) %}
       let x{{ i }} = {% if c.shared %}xs[{{ i * d.chunks }}u + k]{% else %}x_at(k * {{ d.quads }}u + {{ i }}u){% endif %};
 {%- endfor %}
-{%- for r in range(end=c.rows) %}
+{%- for r in range(end=bands) %}
 {%- set v = "w" ~ r ~ "_" ~ u %}
 {%- if s.format == "f32" %}
       acc{{ r }} += dot(bitcast<vec4<f32>>({{ v }}), x0);
@@ -216,15 +265,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       acc{{ r }} += dot(vec4<f32>(unpack2x16float({{ v }}.x), unpack2x16float({{ v }}.y)), x0);
       acc{{ r }} += dot(vec4<f32>(unpack2x16float({{ v }}.z), unpack2x16float({{ v }}.w)), x1);
 {%- else %}
-      var part{{ r }} = 0.0;
-{%- for j in range(end=4) %}{% for f in range(end=fields) %}
-      part{{ r }} += dot(lanes(field_{{ f }}({{ v }}.{{ words[j] }})), x{{ j * fields + f }});
-{%- endfor %}{% endfor %}
 {%- if s.scale == "group" %}
-      acc{{ r }} += part{{ r }} * group_scale(row{{ r }} * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u);
-{%- else %}
-      acc{{ r }} += part{{ r }};
+      let scales{{ r }} = group_scales(at{{ r }}, k);
 {%- endif %}
+{%- for j in range(end=4) %}
+{%- set row = 4 * r + j %}
+      var part{{ row }} = dot(lanes(field_0({{ v }}.{{ words[j] }})), x0);
+{%- for f in range(start=1, end=fields) %}
+      part{{ row }} += dot(lanes(field_{{ f }}({{ v }}.{{ words[j] }})), x{{ f }});
+{%- endfor %}
+      acc{{ row }} += part{{ row }}{% if s.scale == "group" %} * scales{{ r }}.{{ words[j] }}{% endif %};
+{%- endfor %}
 {%- endif %}
 {%- endfor %}
 {%- endif %}
@@ -234,9 +285,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endfor %}
 {%- for r in range(end=c.rows) %}
-  var sum{{ r }} = {% if c.digits > 1 and s.scale == "row" %}{{ <digits_sum row={r} digits={c.digits} /> }}{% else %}acc{{ r }}{% endif %};
+{%- if int %}
+  var sum{{ r }} = acc{{ r }}_0;
+{%- elif d.whole == 1 %}
+  // Fields carry the factor 2^{{ d.shift }}; without it both digits together fit an integer.
+  var sum{{ r }} = ((acc{{ r }}_0 >> {{ d.shift }}u) << 8u) + (acc{{ r }}_1 >> {{ d.shift }}u);
+{%- elif c.digits > 1 and s.scale == "row" %}
+  var sum{{ r }} = {{ <digits_sum row={r} digits={c.digits} /> }};
+{%- else %}
+  var sum{{ r }} = acc{{ r }};
+{%- endif %}
 {%- endfor %}
-{%- if d.shuffled > 1 %}
+{%- if c.add %}
+{%- for r in range(end=c.rows) %}
+  sum{{ r }} = subgroupAdd(sum{{ r }});
+{%- endfor %}
+{%- elif d.shuffled > 1 %}
   for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
 {%- for r in range(end=c.rows) %}
     sum{{ r }} += subgroupShuffleXor(sum{{ r }}, step_);
@@ -278,7 +342,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- if c.tiles > 1 %}
 {%- if d.hoisted == 1 %}
-{%- for r in range(end=c.rows) %}{% for u in range(end=c.unroll) %}
+{%- for r in range(end=bands) %}{% for u in range(end=c.unroll) %}
   w{{ r }}_{{ u }} = next{{ r }}_{{ u }};
 {%- endfor %}{% endfor %}
 {%- endif %}
@@ -304,14 +368,14 @@ fn scaled(v: vec4<{{ acc }}>, scale: vec4<f32>) -> vec4<f32> {
 {%- elif s.scale == "none" %}
   return v;
 {%- else %}
-  return v * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scale * {% endif %}{{ 1.0 / d.factor }});
+  return {% if d.whole == 1 %}vec4<f32>(v){% else %}v{% endif %} * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scale * {% endif %}{% if d.whole == 1 %}1.0{% else %}{{ 1.0 / d.factor }}{% endif %});
 {%- endif %}
 }
 
 // The scales of a quad's rows, for integer sums with the grid of x.
 fn scale_at(quad: u32) -> vec4<f32> {
 {%- if int %}
-  return grids[0] * scales[quad];
+  return grid_at(0u) * scales[quad];
 {%- elif s.scale == "row" %}
   return scales[quad];
 {%- else %}
@@ -326,6 +390,11 @@ fn scale_at(quad: u32) -> vec4<f32> {
 {% if p > 0 %}) * 256.0 + {% endif %}f32(acc{{ row }}_{{ p }})
 {%- endfor -%}
 {%- endcomponent digits_sum %}
+
+{#- The first piece of a band of rows. -#}
+{% component piece_of(row: string, band: integer, rows: integer) -%}
+min({{ row }}{% if band > 0 %} + {{ band * rows }}u{% endif %}, ALL_ROWS - {{ rows }}u){% if rows > 1 %} / {{ rows }}u{% endif %} * CHUNKS
+{%- endcomponent piece_of %}
 
 {#- Where the i-th piece of x lies in workgroup memory: the first pieces of all chunks, then the
     second ones, so that neighbouring lanes read neighbouring words and no two the same bank. -#}

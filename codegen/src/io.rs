@@ -151,6 +151,16 @@ pub fn field(words: &[u32], format: Format, column: usize) -> i32 {
     ((raw << (32 - bits)) as i32) >> (32 - bits)
 }
 
+/// The `n` words of row `row`, whose rows lie in fours ([`crate::types::in_fours`]) or one after
+/// the other.
+pub fn row_words(w: &[u32], n: usize, row: usize, fours: bool) -> Vec<u32> {
+    if fours {
+        w[row / 4 * 4 * n + row % 4..].iter().step_by(4).take(n).copied().collect()
+    } else {
+        w[row * n..][..n].to_vec()
+    }
+}
+
 /// Row `row` of a weight matrix as floats, scales applied.
 pub fn weight_row(
     w: &[u32],
@@ -159,14 +169,17 @@ pub fn weight_row(
     scale: Scale,
     row: usize,
     columns: usize,
+    fours: bool,
 ) -> Vec<f32> {
-    let words_per_row = (format.row_bytes(word(columns)) / 4) as usize;
-    let words = &w[row * words_per_row..][..words_per_row];
+    let words = &row_words(w, (format.row_bytes(word(columns)) / 4) as usize, row, fours)[..];
     let groups = (stride(word(columns)) / GROUP) as usize;
     let scale_of = |c: usize| match scale {
         Scale::None => 1.0,
         Scale::Row => f32::from_bits(scales[row]),
         Scale::Parts(n) => f32::from_bits(scales[row * n as usize + c / (columns / n as usize)]),
+        Scale::Group if fours => {
+            load(scales, Act::F16, (row / 4 * groups + c / GROUP as usize) * 4 + row % 4, 1.0)
+        }
         Scale::Group => load(scales, Act::F16, row * groups + c / GROUP as usize, 1.0),
     };
     (0..columns)

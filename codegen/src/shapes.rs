@@ -26,6 +26,7 @@ fn product(rows: u32, columns: u32, format: Format, scale: Scale, x: Act, out: A
         split_a: 0,
         split_b: 0,
         softcap: 0.0,
+        norm: None,
     }
 }
 
@@ -206,13 +207,41 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
     all
 }
 
+/// The products of a decoded token with the norms that come before them: of the same residual
+/// stream for all.
+fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
+    let hidden = products[0].columns;
+    let first = |s: &&gemv::Shape| s.columns == hidden && s.x != Act::F16;
+    let mut all = Vec::new();
+    for s in products.iter().filter(first) {
+        let (norm, scaled) = match s.epilogue {
+            Epilogue::Ple => (false, false),
+            Epilogue::Geglu => (true, false),
+            _ => (true, true),
+        };
+        for (residual, y) in [(true, Act::F32), (true, Act::F16), (false, Act::F32)] {
+            let norm =
+                norm::Shape { width: hidden, residual, y, scaled: scaled && residual, norm, out: Some(s.x), eps: 1e-6 };
+            // What the residual holds beside f32 follows the activations, and only whole streams,
+            // which come from the embedding, want no addition.
+            let same = s.out == y || s.out == Act::I8 && y == Act::F32 || s.epilogue == Epilogue::Softcap;
+            if same && (residual || s.epilogue == Epilogue::Store) {
+                all.push(gemv::Shape { norm: Some(norm), ..s.clone() });
+            }
+        }
+    }
+    all
+}
+
 /// Every kernel at the shapes of Gemma 4 E2B, in all formats.
 pub fn e2b() -> Vec<Workload> {
     let mut all = others(1536, 8, 1, 256, 256, 35, 262_144);
-    for s in products(1536, 6144, 256, 2048, 256, 262_144)
-        .into_iter()
-        .chain(products(1536, 12_288, 256, 4096, 512, 262_144))
-    {
+    let (sliding, full) = (
+        products(1536, 6144, 256, 2048, 256, 262_144),
+        products(1536, 12_288, 256, 4096, 512, 262_144),
+    );
+    all.extend([&sliding, &full].into_iter().flat_map(|p| normed(p)).map(Workload::Gemv));
+    for s in sliding.into_iter().chain(full) {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
     }
@@ -223,7 +252,9 @@ pub fn e2b() -> Vec<Workload> {
 /// The same kernels at shapes that are no multiple of 4, 32 or any tile.
 pub fn odd() -> Vec<Workload> {
     let mut all = others(150, 6, 2, 24, 20, 3, 1003);
-    for s in products(150, 97, 20, 144, 48, 1003).into_iter().chain(products(33, 1, 4, 8, 4, 5)) {
+    let (small, tiny) = (products(150, 97, 20, 144, 48, 1003), products(33, 1, 4, 8, 4, 5));
+    all.extend([&small, &tiny].into_iter().flat_map(|p| normed(p)).map(Workload::Gemv));
+    for s in small.into_iter().chain(tiny) {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
     }

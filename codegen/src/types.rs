@@ -54,7 +54,7 @@ impl Act {
 /// Rows are padded to [`ROW_ALIGN`] columns. Integer formats hold two's complement fields, and
 /// within each 32-bit word byte `b` holds columns `b`, `b + 4`, … low field first: so a shift
 /// and a mask yield four consecutive columns as four int8 lanes, scaled by a power of two
-/// ([`Format::field_shift`]).
+/// ([`Format::field_shift`]). In products their rows lie in fours ([`in_fours`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -94,9 +94,10 @@ impl Format {
         stride(columns) as u64 * self.bits() as u64 / 8
     }
 
-    /// Columns in 16 bytes.
-    pub const fn columns_per_vec4(self) -> u32 {
-        128 / self.bits()
+    /// Rows and columns of which a product reads 16 bytes at once: one row of floats, four of
+    /// integers ([`in_fours`]).
+    pub const fn piece(self) -> (u32, u32) {
+        if self.is_int() { (4, 32 / self.bits()) } else { (1, 128 / self.bits()) }
     }
 
     /// Groups of four consecutive columns in one 32-bit word (0 for the float formats).
@@ -108,6 +109,15 @@ impl Format {
     pub const fn field_shift(self) -> u32 {
         if self.is_int() { 8 - self.bits() } else { 0 }
     }
+}
+
+/// Whether the rows of such a matrix lie in fours: word `i` of rows `4 n .. 4 n + 4` side by side,
+/// for each `i` in turn, and group scales likewise. A lane that reads 16 bytes has the same few
+/// columns of four rows, so it meets them with a quarter of the activations that 16 bytes of one
+/// row would need, and a whole subgroup can share short rows. Tables with scales by parts are
+/// only looked up in; their rows stay whole.
+pub const fn in_fours(format: Format, scale: Scale) -> bool {
+    format.is_int() && matches!(scale, Scale::Row | Scale::Group)
 }
 
 /// How integer weights are scaled.

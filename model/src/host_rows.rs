@@ -29,7 +29,7 @@ impl HostTable {
         backend: &mut Backend,
         chunk: u32,
     ) -> Result<Self> {
-        let table = Matrix::table(checkpoint.ple_table()?, mode);
+        let table = Matrix::table(checkpoint.ple_table()?, mode).row_by_row();
         let (row, scales) = (table.row_bytes(), table.scale.row_bytes(table.columns));
         let mut rows = Vec::new();
         for n in [1, u64::from(chunk)] {
@@ -47,7 +47,7 @@ impl HostTable {
 
     /// Packs and sends the rows of `tokens`.
     pub(crate) fn gather(&self, backend: &mut Backend, tokens: &[u32], many: bool) -> Result<()> {
-        let table = Matrix::table(self.checkpoint.ple_table()?, self.mode);
+        let table = Matrix::table(self.checkpoint.ple_table()?, self.mode).row_by_row();
         let (mut rows, mut scales) = (Vec::new(), Vec::new());
         for &t in tokens {
             table.pack(t..t + 1, &mut rows, &mut scales);

@@ -2,7 +2,7 @@
 //! a shift and a mask yield four consecutive columns ([`wgforge_codegen::types::Format`]).
 
 use half::f16;
-use wgforge_codegen::types::{Format, GROUP, Scale, round_up, stride};
+use wgforge_codegen::types::{Format, GROUP, Scale, in_fours, round_up, stride};
 
 use crate::checkpoint::{self, Linear, Table};
 
@@ -17,6 +17,8 @@ pub(crate) struct Matrix<'a> {
     pub(crate) format: Format,
     /// Scales in GPU memory.
     pub(crate) scale: Scale,
+    /// Rows lie in fours ([`in_fours`]).
+    fours: bool,
     /// Columns of every row.
     pub(crate) columns: u32,
     /// Results: rows, or pairs of rows when interleaved.
@@ -112,7 +114,15 @@ impl<'a> Matrix<'a> {
             (false, WeightMode::Int8) => (Format::I8, Scale::Group),
             (false, WeightMode::Int4) => (Format::I4, Scale::Group),
         };
-        Self { name, order, format, scale, columns: to_u32(parts[0].columns), rows: to_u32(rows), parts }
+        let (fours, columns, rows) = (in_fours(format, scale), to_u32(parts[0].columns), to_u32(rows));
+        Self { name, parts, order, format, scale, fours, columns, rows }
+    }
+
+    /// With rows one after the other, so that single ones can be packed.
+    #[must_use]
+    pub(crate) fn row_by_row(mut self) -> Self {
+        self.fours = false;
+        self
     }
 
     /// True when every part has the first one's format, so that they can be one matrix.
@@ -161,18 +171,35 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Appends stored rows `rows` to `weights` and their scales to `scales`.
+    /// Appends stored rows `rows` to `weights` and their scales to `scales`; whole fours where rows
+    /// lie in fours.
     pub(crate) fn pack(&self, rows: std::ops::Range<u32>, weights: &mut Vec<u32>, scales: &mut Vec<u32>) {
-        let mut row_words = vec![0u32; (self.row_bytes() / 4) as usize];
-        for row in rows {
-            match self.source(row as usize) {
-                Some((part, at)) => self.pack_row(part, at, &mut row_words, scales),
-                None => {
-                    row_words.fill(0);
-                    scales.extend(std::iter::repeat_n(0, (self.scale.row_bytes(self.columns) / 4) as usize));
+        let (n, scale_words) =
+            ((self.row_bytes() / 4) as usize, (self.scale.row_bytes(self.columns) / 4) as usize);
+        let side_by_side = if self.fours { 4 } else { 1 };
+        let mut words = vec![0u32; n * side_by_side];
+        let mut own = Vec::with_capacity(scale_words * side_by_side);
+        for first in rows.step_by(side_by_side) {
+            own.clear();
+            for (i, row_words) in words.chunks_exact_mut(n).enumerate() {
+                match self.source(first as usize + i) {
+                    Some((part, at)) => self.pack_row(part, at, row_words, &mut own),
+                    None => {
+                        row_words.fill(0);
+                        own.extend(std::iter::repeat_n(0, scale_words));
+                    }
                 }
             }
-            weights.extend_from_slice(&row_words);
+            weights.extend((0..words.len()).map(|i| words[i % side_by_side * n + i / side_by_side]));
+            if self.fours && self.scale == Scale::Group {
+                let half = |row: usize, g: usize| own[row * scale_words + g / 2] >> (16 * (g % 2)) & 0xffff;
+                scales.extend((0..4 * scale_words).map(|i| {
+                    let (g, row) = (i / 2, i % 2 * 2);
+                    half(row, g) | half(row + 1, g) << 16
+                }));
+            } else {
+                scales.extend_from_slice(&own);
+            }
         }
     }
 
@@ -187,7 +214,7 @@ impl<'a> Matrix<'a> {
         #[cfg(feature = "native")]
         {
             let cores = std::thread::available_parallelism().map_or(1, |n| to_u32(n.get()).min(16));
-            let share = (rows.end - rows.start).div_ceil(cores).max(1);
+            let share = (rows.end - rows.start).div_ceil(cores).next_multiple_of(4).max(4);
             if cores > 1 && rows.end - rows.start >= 2 * cores {
                 let packed: Vec<(Vec<u32>, Vec<u32>)> = std::thread::scope(|scope| {
                     let starts = (rows.start..rows.end).step_by(share as usize);
@@ -372,7 +399,8 @@ mod tests {
         let m = Matrix::stacked(vec![linear], WeightMode::Stored);
         let (mut w, mut s) = (Vec::new(), Vec::new());
         m.pack(0..m.padded_rows(), &mut w, &mut s);
-        let row: Vec<i32> = (0..64).map(|c| field(&w, Format::I4, c)).collect();
+        let row = wgforge_codegen::io::row_words(&w, 8, 0, true);
+        let row: Vec<i32> = (0..64).map(|c| field(&row, Format::I4, c)).collect();
         assert_eq!(&row[..4], &[2 - 8, 1 - 8, 3 - 8, 0], "three columns and padding");
         assert!(row[4..].iter().all(|v| *v == 0), "padding is zero");
         assert_eq!(s, [0.5f32.to_bits(), 0, 0, 0], "padding rows have scale 0");

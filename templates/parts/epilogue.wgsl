@@ -2,7 +2,7 @@
     four results of consecutive rows (GeGLU: four gates and four ups), applies the static output
     grid and the fused operation, and stores one quad. `beside(token, quad)` reads what it needs
     besides the sums; who can do so early does not wait for memory at the end.
-    `grids` holds [input, output of segment 0, 1, 2, next input]. -#}
+    `grid_at` reads [input, output of segment 0, 1, 2, next input]. -#}
 {% component finish(epilogue: string, out: string, grids: bool, split_a: integer, split_b: integer,
                     out_stride4: integer, first4: integer, softcap: float) -%}
 {% set has_aux = epilogue == "ple" or epilogue == "residual" -%}
@@ -15,14 +15,14 @@ struct Beside {
 fn beside(token: u32, quad: u32) -> Beside {
   var b: Beside;
   {% if grids and epilogue == "geglu" -%}
-  b.grid = vec2<f32>(grids[1], grids[2]);
+  b.grid = vec2<f32>(grid_at(1u), grid_at(2u));
   {%- elif grids and split_a == 0 -%}
   b.grid.x = grids[1];
   {%- elif grids -%}
   let row = 4u * (quad + {{ first4 }}u);
-  b.grid.x = select(select(grids[3], grids[2], row < {{ split_b }}u), grids[1], row < {{ split_a }}u);
+  b.grid.x = select(select(grid_at(3u), grids[2], row < {{ split_b }}u), grids[1], row < {{ split_a }}u);
   {%- endif %}
-  {% if out == "i8" %}b.next = grids[4];{% endif %}
+  {% if out == "i8" %}b.next = grid_at(4u);{% endif %}
   {% if has_aux %}b.aux = aux[token * {{ out_stride4 }}u + {{ first4 }}u + quad];{% endif %}
   return b;
 }
@@ -52,3 +52,9 @@ fn finish(token: u32, quad: u32, sum: vec4<f32>, b: Beside) {
   out_put(token * {{ out_stride4 }}u + {{ first4 }}u + quad, y, b.next);
 }
 {%- endcomponent finish %}
+
+{#- Declares those grids as a binding. -#}
+{% component grids(binding: integer) -%}
+@group(0) @binding({{ binding }}) var<storage, read> grids: array<f32>;
+fn grid_at(i: u32) -> f32 { return grids[i]; }
+{%- endcomponent grids %}

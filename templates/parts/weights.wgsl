@@ -16,34 +16,40 @@ fn field_3(w: u32) -> u32 { return w & 0xc0c0c0c0u; }
 fn lanes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xI8(w)); }
 {%- endcomponent fields %}
 
-{#- Declares weight rows and `NAME_quad(index) -> vec4<f32>` or, for integers, `-> u32` of int8
-    lanes (factor as above); `index` counts quads from the first row. For kernels that walk
-    a tile quad by quad; gemv reads 16 bytes at a time instead. -#}
-{% component weight_quads(name: string, binding: integer, format: string) -%}
+{#- Declares weight rows of `quads` quads and `NAME_quad(row, quad) -> vec4<f32>` or, for integers,
+    `-> u32` of int8 lanes (factor as above); `fours`: integer rows lie in fours. For kernels that
+    walk a tile quad by quad; gemv reads 16 bytes at a time instead. -#}
+{% component weight_quads(name: string, binding: integer, format: string, quads: integer, fours: bool) -%}
 {% if format == "f32" -%}
 @group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec4<f32>>;
-fn {{ name }}_quad(i: u32) -> vec4<f32> { return {{ name }}[i]; }
+fn {{ name }}_quad(row: u32, quad: u32) -> vec4<f32> { return {{ name }}[row * {{ quads }}u + quad]; }
 {%- elif format == "f16" -%}
 @group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec2<u32>>;
-fn {{ name }}_quad(i: u32) -> vec4<f32> {
-  let w = {{ name }}[i];
+fn {{ name }}_quad(row: u32, quad: u32) -> vec4<f32> {
+  let w = {{ name }}[row * {{ quads }}u + quad];
   return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
 }
 {%- elif format == "bf16" -%}
 @group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<vec2<u32>>;
-fn {{ name }}_quad(i: u32) -> vec4<f32> {
-  let w = {{ name }}[i];
+fn {{ name }}_quad(row: u32, quad: u32) -> vec4<f32> {
+  let w = {{ name }}[row * {{ quads }}u + quad];
   return bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u));
 }
 {%- else -%}
+{% set per_word = 4 if format == "i2" else (2 if format == "i4" else 1) -%}
 @group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<u32>;
-fn {{ name }}_quad(i: u32) -> u32 {
-{%- if format == "i8" %}
-  return {{ name }}[i];
-{%- elif format == "i4" %}
-  return ({{ name }}[i >> 1u] << (4u - 4u * (i & 1u))) & 0xf0f0f0f0u;
+fn {{ name }}_quad(row: u32, quad: u32) -> u32 {
+{%- if fours %}
+  let w = {{ name }}[(row / 4u * {{ quads // per_word }}u + quad / {{ per_word }}u) * 4u + row % 4u];
 {%- else %}
-  return ({{ name }}[i >> 2u] << (6u - 2u * (i & 3u))) & 0xc0c0c0c0u;
+  let w = {{ name }}[row * {{ quads // per_word }}u + quad / {{ per_word }}u];
+{%- endif %}
+{%- if format == "i8" %}
+  return w;
+{%- elif format == "i4" %}
+  return (w << (4u - 4u * (quad & 1u))) & 0xf0f0f0f0u;
+{%- else %}
+  return (w << (6u - 2u * (quad & 3u))) & 0xc0c0c0c0u;
 {%- endif %}
 }
 {%- endif %}

@@ -17,6 +17,8 @@ pub enum Tolerance {
     /// Codes: this many steps, in at most one element of fifty and four (a value near a grid's edge:
     /// few distinct inputs put several elements there at once).
     Steps(i32),
+    /// Codes: this many steps, in any element.
+    Within(i32),
     /// Exact sums put on a static grid: as [`Self::Relative`] (0: every bit), but one element of a
     /// thousand may lie on the next step. Division by a grid is not correctly rounded on every
     /// device, so a quotient within its last bits of an edge falls on either side.
@@ -49,6 +51,7 @@ impl Tolerance {
                 None => Ok(()),
             },
             Self::Steps(steps) => codes(steps, 50, 4, expected, got),
+            Self::Within(steps) => codes(steps, 1, 0, expected, got),
             Self::Relative(bound) => floats(bound, false, act, expected, got),
             // A step of the sum's grid may be some steps of the codes' own.
             Self::Edges(_) if act == Act::I8 => codes(4, 1000, 1, expected, got),

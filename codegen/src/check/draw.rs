@@ -132,6 +132,7 @@ impl Draw {
         real: impl Fn(u32) -> bool,
         columns: u32,
         format: Format,
+        fours: bool,
     ) -> Vec<u32> {
         let words = words_of(format.row_bytes(columns));
         // The products of float weights and floats must stay within f16.
@@ -151,6 +152,12 @@ impl Draw {
                         row[c / per_word] |= self.field(format.bits()) << shift;
                     }
                 }
+            }
+        }
+        if fours {
+            for four in all.chunks_exact_mut(4 * words) {
+                let rows = four.to_vec();
+                four.iter_mut().enumerate().for_each(|(i, word)| *word = rows[i % 4 * words + i / 4]);
             }
         }
         all

@@ -10,7 +10,7 @@ use crate::{
     check::{Draw, Tolerance},
     io::{self, Io, weight_row},
     kernel::{Kernel, require},
-    types::{Act, Format, GROUP, Scale, stride},
+    types::{Act, Format, GROUP, Scale, in_fours, round_up, stride},
 };
 
 /// The family.
@@ -49,6 +49,11 @@ pub struct Config {
 
 fn quads(s: &Shape) -> u32 {
     stride(s.columns) / 4
+}
+
+/// Rows lie as in products, for the head's may be the same; those from the host come one by one.
+fn fours(s: &Shape) -> bool {
+    in_fours(s.format, s.scale) && !s.by_slot
 }
 
 impl Kernel for Gather {
@@ -119,6 +124,7 @@ impl Kernel for Gather {
             ("parts", parts),
             ("part_quads", s.columns / parts / 4),
             ("factor", 1 << s.format.field_shift()),
+            ("fours", u32::from(fours(s))),
         ]
     }
 
@@ -130,7 +136,7 @@ impl Kernel for Gather {
                 continue;
             }
             let scales = if s.scale == Scale::None { &[][..] } else { io.words("scales") };
-            let values: Vec<f32> = weight_row(io.words("table"), scales, s.format, s.scale, id, n)
+            let values: Vec<f32> = weight_row(io.words("table"), scales, s.format, s.scale, id, n, fours(s))
                 .into_iter()
                 .map(|v| v * io::narrow(s.multiplier))
                 .collect();
@@ -149,8 +155,8 @@ impl Kernel for Gather {
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
             "ids" => (0..d.tokens).map(|_| s.first + d.rng.below(s.rows)).collect(),
-            "table" => d.matrix(s.rows, |_| true, s.columns, s.format),
-            "scales" => d.scales(s.rows, s.columns, s.scale),
+            "table" => d.matrix(round_up(s.rows, 4), |r| r < s.rows, s.columns, s.format, fours(s)),
+            "scales" => d.scales(round_up(s.rows, 4), s.columns, s.scale),
             // Not poison: the parts of a split table leave each other's rows alone.
             _ => vec![0; (u64::from(d.tokens) * Act::F32.row_bytes(s.columns) / 4) as usize],
         }

@@ -17,7 +17,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Norm;
 
-/// What a norm dispatch computes. Rows of `x`, `y`, `sum` and `out` have [`stride`]`(width)` elements.
+/// What a norm dispatch computes, or the prologue of a product ([`super::gemv::Shape::norm`]). Rows of
+/// `x`, `y`, `sum` and `out` have [`stride`]`(width)` elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
@@ -49,8 +50,14 @@ pub struct Config {
     pub f16: bool,
 }
 
-fn per_thread(shape: &Shape, wg: u32) -> u32 {
+/// Quads each of `wg` threads holds.
+pub(crate) fn per_thread(shape: &Shape, wg: u32) -> u32 {
     (stride(shape.width) / 4).div_ceil(wg)
+}
+
+/// Bytes of workgroup memory the sums of a row take.
+pub(crate) fn row_bytes(s: &Shape, wg: u32, sg: u32) -> u64 {
+    reduce_bytes(wg, sg) * if s.residual && s.norm { 4 } else { 1 }
 }
 
 impl Kernel for Norm {
@@ -108,7 +115,7 @@ impl Kernel for Norm {
             "{} quads a thread would not stay in registers (at most 32)",
             per_thread(s, c.wg)
         );
-        common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps)
+        common_why_not(c.wg, c.sg, row_bytes(s, c.wg, c.sg), caps)
     }
 
     fn groups(_: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
@@ -129,27 +136,18 @@ impl Kernel for Norm {
         let eps = io::narrow(s.eps);
         for t in 0..tokens {
             let mut x = io.row("x", Act::F32, t * row, n, 1.0);
-            if s.residual {
-                let y = io.row("y", s.y, t * row, n, 1.0);
-                let r = inverse_rms(&y, eps);
-                let post = io.row("post", Act::F32, 0, n, 1.0);
-                for i in 0..n {
-                    x[i] += y[i] * r * post[i];
-                }
-                if s.scaled {
-                    let scalar = io.f32("scalar", 0);
-                    x.iter_mut().for_each(|v| *v *= scalar);
-                }
+            let vector = |name| io.row(name, Act::F32, 0, n, 1.0);
+            let residual = s.residual.then(|| (io.row("y", s.y, t * row, n, 1.0), vector("post")));
+            let scalar = if s.scaled { io.f32("scalar", 0) } else { 1.0 };
+            let pre = s.norm.then(|| vector("pre"));
+            if let Some((y, post)) = &residual {
+                complete(&mut x, y, post, scalar, eps);
                 x.resize(row, 0.0);
                 io.store("sum", Act::F32, t * row, &x, 1.0);
                 x.truncate(n);
             }
-            if s.norm {
-                let r = inverse_rms(&x, eps);
-                let pre = io.row("pre", Act::F32, 0, n, 1.0);
-                for i in 0..n {
-                    x[i] = x[i] * r * pre[i];
-                }
+            if let Some(pre) = &pre {
+                normalise(&mut x, pre, eps);
             }
             if let Some(out) = s.out {
                 let grid = if out == Act::I8 { io.f32("grids", 0) } else { 1.0 };
@@ -209,6 +207,20 @@ impl Kernel for Norm {
             kind: Arithmetic::F32,
         }
     }
+}
+
+/// `(x + RMS(y) * post) * scalar`.
+pub(crate) fn complete(x: &mut [f32], y: &[f32], post: &[f32], scalar: f32, eps: f32) {
+    let r = inverse_rms(y, eps);
+    for ((x, y), post) in x.iter_mut().zip(y).zip(post) {
+        *x = (*x + y * r * post) * scalar;
+    }
+}
+
+/// `RMS(x) * pre`.
+pub(crate) fn normalise(x: &mut [f32], pre: &[f32], eps: f32) {
+    let r = inverse_rms(x, eps);
+    x.iter_mut().zip(pre).for_each(|(x, pre)| *x *= r * pre);
 }
 
 /// `(mean(v^2) + eps)^-1/2`.

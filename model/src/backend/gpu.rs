@@ -116,7 +116,8 @@ impl Gpu {
         } else {
             None
         };
-        let step = u32::try_from((PIECE / matrix.row_bytes()).max(1)).unwrap_or(u32::MAX);
+        // Whole fours of rows.
+        let step = u32::try_from((PIECE / matrix.row_bytes() / 4 * 4).max(4)).unwrap_or(u32::MAX);
         let (mut w, mut s) = (Vec::new(), Vec::new());
         let mut row = rows.start;
         while row < rows.end {

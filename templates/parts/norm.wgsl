@@ -1,0 +1,78 @@
+{#- A row of the residual stream in the registers of a workgroup, quads `t`, `t + wg`, … as x0, x1, …:
+    x' = (x + RMS(y) * post) * scalar, then RMS(x') * pre; which of it is the caller's choice.
+    Uses `x_in`, `y_at`, `post_at`, `pre_at` (by quad), `scalar_at` and `row_sums`, declared by
+    `norm_sums`; stores x' to `sum` where `keep` holds. All loads come before the sums, and both
+    norms take one reduction: behind its barriers each load would be waited for again.
+    With s = scalar, r = 1 / RMS(y) and p = post:
+    sum x'^2 = s^2 (sum x^2 + 2 r sum x y p + r^2 sum (y p)^2). -#}
+{% component norm_row(base: string, wg: integer, per_thread: integer, quads: integer, width: integer,
+                      eps: float, residual: bool, scaled: bool, norm: bool, keep: string) -%}
+{%- for i in range(end=per_thread) %}
+  let q{{ i }} = t + {{ i * wg }}u;
+  let in{{ i }} = q{{ i }} < {{ quads }}u;
+  var x{{ i }} = vec4<f32>();
+{%- if residual %}
+  var y{{ i }} = vec4<f32>();
+  var post{{ i }} = vec4<f32>();
+{%- endif %}
+{%- if norm %}
+  var pre{{ i }} = vec4<f32>();
+{%- endif %}
+  if (in{{ i }}) {
+    x{{ i }} = x_in({{ base }} + q{{ i }});
+{%- if residual %}
+    y{{ i }} = y_at({{ base }} + q{{ i }});
+    post{{ i }} = post_at(q{{ i }});
+{%- endif %}
+{%- if norm %}
+    pre{{ i }} = pre_at(q{{ i }});
+{%- endif %}
+  }
+{%- endfor %}
+{%- if residual or norm %}
+{#- (y y, x x, x y p, (y p)^2), as far as they are needed. #}
+  var sums_ = {% if residual and norm %}vec4<f32>(){% else %}0.0{% endif %};
+{%- for i in range(end=per_thread) %}
+{%- if residual and norm %}
+  let yp{{ i }} = y{{ i }} * post{{ i }};
+  sums_ += vec4<f32>(dot(y{{ i }}, y{{ i }}), dot(x{{ i }}, x{{ i }}), dot(x{{ i }}, yp{{ i }}), dot(yp{{ i }}, yp{{ i }}));
+{%- elif residual %}
+  sums_ += dot(y{{ i }}, y{{ i }});
+{%- else %}
+  sums_ += dot(x{{ i }}, x{{ i }});
+{%- endif %}
+{%- endfor %}
+  let all_ = row_sums(t, sums_);
+{%- endif %}
+{%- if residual %}
+  let ry = 1.0 / sqrt(all_{% if norm %}.x{% endif %} / {{ width }}.0 + {{ eps }});
+{%- for i in range(end=per_thread) %}
+  x{{ i }} = (x{{ i }} + {% if norm %}yp{{ i }}{% else %}y{{ i }} * post{{ i }}{% endif %} * ry){% if scaled %} * scalar_at(){% endif %};
+{%- endfor %}
+  if ({{ keep }}) {
+{%- for i in range(end=per_thread) %}
+    if (in{{ i }}) { sum[{{ base }} + q{{ i }}] = x{{ i }}; }
+{%- endfor %}
+  }
+{%- endif %}
+{%- if norm %}
+{%- if residual %}
+  let squares = {% if scaled %}scalar_at() * scalar_at() * {% endif %}max(0.0, all_.y + ry * (2.0 * all_.z + ry * all_.w));
+  let rx = 1.0 / sqrt(squares / {{ width }}.0 + {{ eps }});
+{%- else %}
+  let rx = 1.0 / sqrt(all_ / {{ width }}.0 + {{ eps }});
+{%- endif %}
+{%- for i in range(end=per_thread) %}
+  x{{ i }} *= rx * pre{{ i }};
+{%- endfor %}
+{%- endif %}
+{%- endcomponent norm_row %}
+
+{#- The reduction `norm_row` needs. -#}
+{% component norm_sums(wg: integer, sg: integer, residual: bool, norm: bool) -%}
+{% if residual and norm -%}
+{{ <workgroup_reduce name="row_sums" wg={wg} sg={sg} ty="vec4<f32>" /> }}
+{%- elif residual or norm -%}
+{{ <workgroup_reduce name="row_sums" wg={wg} sg={sg} /> }}
+{%- endif %}
+{%- endcomponent norm_sums %}
