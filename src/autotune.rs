@@ -215,6 +215,11 @@ pub(crate) fn short(workload: &Workload) -> String {
             let stage = if s.decode { "decode" } else { "prefill" };
             format!("{stage}, {} heads of {}, {window} → {}", s.heads, s.dim, text("out"))
         }
+        Workload::DecodeAttention(s) => {
+            let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
+            let cache = if s.append { "own" } else { "shared" };
+            format!("{} heads of {}, {window}, {cache} cache → {}", s.heads, s.dim, text("out"))
+        }
         Workload::AttentionMerge(s) => {
             format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))
         }

@@ -45,7 +45,9 @@ fn family(workload: &Workload) -> &'static str {
         Workload::Gemv(_) => "decode products",
         Workload::Gemm(_) => "prefill products",
         Workload::Attention(s) if !s.decode => "prefill attention",
-        Workload::Attention(_) | Workload::AttentionMerge(_) => "decode attention",
+        Workload::Attention(_) | Workload::DecodeAttention(_) | Workload::AttentionMerge(_) => {
+            "decode attention"
+        }
         Workload::Norm(_) => "norms",
         _ => "the rest",
     }

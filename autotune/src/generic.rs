@@ -68,6 +68,8 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
         Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,
+        // No plan has it unless it is asked for.
+        Workload::DecodeAttention(_) => false,
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,

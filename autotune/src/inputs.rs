@@ -23,6 +23,16 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
                 (Inputs::Extreme, tokens, wrap),
             ]
         }
+        Variant::DecodeAttention { shape, .. } => {
+            let edge = if shape.window > 0 { shape.window } else { 300 };
+            let wrap = if shape.ring > 0 { shape.ring + 3 } else { 63 };
+            vec![
+                (Inputs::Random, 1, 0),
+                (Inputs::Random, 1, edge),
+                (Inputs::Random, 1, edge - 1),
+                (Inputs::Extreme, 1, wrap),
+            ]
+        }
         Variant::Rope { shape, .. } => {
             let wrap = if shape.ring > 2 { shape.ring - 2 } else { 7 };
             vec![(Inputs::Random, 5, 0), (Inputs::Random, 5, wrap), (Inputs::Extreme, 5, 0)]

@@ -7,7 +7,7 @@ use pollster::block_on;
 use wgforge_codegen::{
     Binding, Variant, Workload,
     check::{Case, Draw, Inputs, Rng},
-    kernels::attention,
+    kernels::{attention, decode_attention},
 };
 use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, Slice, bytemuck};
 
@@ -143,6 +143,10 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
         Variant::Attention { shape, config } => Variant::Attention {
             shape: shape.clone(),
             config: attention::Config { splits: 1, ..config.clone() },
+        },
+        Variant::DecodeAttention { shape, config } => Variant::DecodeAttention {
+            shape: shape.clone(),
+            config: decode_attention::Config { splits: 1, ..config.clone() },
         },
         Variant::Gather { shape, config } => {
             let mut shape = shape.clone();

@@ -250,7 +250,7 @@ fn ordered(workloads: &[Workload], device: &Device) -> Vec<Workload> {
     let rank = |w: &Workload| match w {
         Workload::Gemv(_) => 0,
         Workload::Attention(s) if s.decode => 1,
-        Workload::AttentionMerge(_) => 1,
+        Workload::DecodeAttention(_) | Workload::AttentionMerge(_) => 1,
         Workload::Norm(_) => 2,
         Workload::Rope(_) => 3,
         Workload::Gemm(_) => 4,
@@ -276,7 +276,7 @@ fn ordered(workloads: &[Workload], device: &Device) -> Vec<Workload> {
 fn weight(workload: &Workload) -> f64 {
     match workload {
         Workload::Gemv(_) | Workload::Gemm(_) => 3.0,
-        Workload::Attention(_) => 3.0,
+        Workload::Attention(_) | Workload::DecodeAttention(_) => 3.0,
         Workload::AttentionMerge(_) => 0.5,
         _ => 1.0,
     }

@@ -380,6 +380,7 @@ registry! {
     rope::Rope,
     attention::Attention,
     attention_merge::AttentionMerge,
+    decode_attention::DecodeAttention,
     argmax::Argmax,
     topk::Topk,
     sample::Sample,

@@ -3,7 +3,7 @@
 use crate::{
     Workload,
     kernels::{
-        argmax, attention, attention_merge, gather,
+        argmax, attention, attention_merge, decode_attention, gather,
         gemv::{self, Epilogue},
         norm, ple_mix, rope, sample, topk,
     },
@@ -178,6 +178,21 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 ring,
                 eps,
             }));
+            for out in [act, Act::I8] {
+                all.push(Workload::DecodeAttention(decode_attention::Shape {
+                    heads,
+                    kv_heads,
+                    dim,
+                    rotary: if full { dim / 8 } else { dim / 2 },
+                    window: if full { 0 } else { 512 },
+                    ring,
+                    append: kv_own,
+                    qkv: act,
+                    kv,
+                    out,
+                    eps,
+                }));
+            }
             // Attention does not know whose keys it reads.
             for decode in [false, true].into_iter().filter(|_| kv_own) {
                 for out in [act, Act::I8] {

@@ -71,7 +71,11 @@ fn ties_show_the_direction_of_rounding() {
         tested.insert(workload.kernel());
     }
     let kernels: Vec<_> = tested.into_iter().collect();
-    assert_eq!(kernels, ["attention", "attention_merge", "gemm", "gemv", "norm"], "kernels with codes");
+    assert_eq!(
+        kernels,
+        ["attention", "attention_merge", "decode_attention", "gemm", "gemv", "norm"],
+        "kernels with codes"
+    );
 }
 
 #[test]

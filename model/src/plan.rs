@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use wgforge_codegen::{
     Workload,
     kernels::{
-        argmax, attention, attention_merge, gather,
+        argmax, attention, decode_attention, gather,
         gemv::{self, Epilogue},
         norm, ple_mix, rope, sample, topk,
     },
@@ -21,6 +21,7 @@ use crate::{
     Result,
     backend::{Backend, Step, View},
     config::{LayerKind, TextConfig},
+    fusion::Fusion,
     weights::{Layer, Product, TableParts, Weights},
 };
 
@@ -73,6 +74,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) act: Act,
     pub(crate) kv: Act,
     pub(crate) rows: Rows,
+    /// What a plan of one token joins.
+    pub(crate) fusion: Fusion,
     /// First position and number of tokens.
     pub(crate) run: View,
     pub(crate) ids: View,
@@ -379,57 +382,91 @@ impl Builder<'_> {
         let qkv = self.vector(&n, w.qkv.rows, self.act).await?;
         self.product(&format!("{i}.qkv"), &w.qkv, Epilogue::Store, h, None, (qkv, self.act))?;
 
+        let n = self.of_layer(i, "attention");
+        let out = self.vector(&n, heads * dim, w.o.input).await?;
+        let angles = self.weights.angles[usize::from(full)];
+        let rotary = u(c.rope(i).rotated_pairs(c.head_dim(i)));
+        let window = if full { 0 } else { u(c.window) };
+        let mut bound = vec![
+            ("run", self.run),
+            ("qkv", qkv),
+            ("angles", angles),
+            ("k", cache.k),
+            ("v", cache.v),
+            ("out", out),
+        ];
+        bound.extend(w.o.grids.map(|g| ("grids", g)));
+        if self.fusion.attention && self.rows == Rows::One {
+            let shape = decode_attention::Shape {
+                heads,
+                kv_heads,
+                dim,
+                rotary,
+                window,
+                ring: cache.ring,
+                append: c.owns_kv(i),
+                qkv: self.act,
+                kv: self.kv,
+                out: w.o.input,
+                eps: self.eps(),
+            };
+            bound.push(("norms", w.head_norms));
+            self.attend(i, Workload::DecodeAttention(shape), bound).await?;
+            return Ok(out);
+        }
+
         let n = self.of_layer(i, "q");
         let q = self.vector(&n, heads * dim, self.act).await?;
         let shape = rope::Shape {
             heads,
             kv_heads: if c.owns_kv(i) { kv_heads } else { 0 },
             dim,
-            rotary: u(c.rope(i).rotated_pairs(c.head_dim(i))),
+            rotary,
             qkv: self.act,
             q: self.act,
             kv: self.kv,
             ring: cache.ring,
             eps: self.eps(),
         };
-        let angles = self.weights.angles[usize::from(full)];
-        let mut bound =
-            vec![("run", self.run), ("qkv", qkv), ("q_norm", w.q_norm), ("angles", angles), ("q", q)];
+        bound.extend([("q", q), ("q_norm", w.q_norm)]);
         bound.extend(w.k_norm.map(|v| ("k_norm", v)));
-        bound.extend([("k", cache.k), ("v", cache.v)]);
         self.push(format!("{i}.rope"), Workload::Rope(shape), &bound)?;
 
-        let n = self.of_layer(i, "attention");
-        let out = self.vector(&n, heads * dim, w.o.input).await?;
         let shape = attention::Shape {
             heads,
             kv_heads,
             dim,
-            window: if full { 0 } else { u(c.window) },
+            window,
             ring: cache.ring,
             q: self.act,
             kv: self.kv,
             out: w.o.input,
             decode: self.rows == Rows::One,
         };
-        let workload = Workload::Attention(shape);
-        let splits = match self.backend.choose(workload.clone())? {
-            wgforge_codegen::Variant::Attention { config, .. } => config.splits,
-            _ => 1,
-        };
-        let mut bound = vec![("run", self.run), ("q", q), ("k", cache.k), ("v", cache.v), ("out", out)];
-        bound.extend(w.o.grids.map(|g| ("grids", g)));
-        if splits > 1 {
-            let merge = attention_merge::Shape { heads, dim, splits, out: w.o.input };
-            let n = self.of_layer(i, "partials");
-            let partials = self.named(&n, merge.partial_bytes(self.capacity())).await?;
-            bound.push(("partials", partials));
-            self.push(format!("{i}.attention"), workload, &bound)?;
-            self.push(format!("{i}.attention_merge"), Workload::AttentionMerge(merge), &bound)?;
-        } else {
-            self.push(format!("{i}.attention"), workload, &bound)?;
-        }
+        self.attend(i, Workload::Attention(shape), bound).await?;
         Ok(out)
+    }
+
+    /// Attention, and what joins its key ranges where its configuration splits them.
+    async fn attend(
+        &mut self,
+        i: usize,
+        workload: Workload,
+        mut bound: Vec<(&'static str, View)>,
+    ) -> Result<()> {
+        let behind = self.backend.choose(workload.clone())?.followers();
+        for merge in &behind {
+            if let Workload::AttentionMerge(shape) = merge {
+                let n = self.of_layer(i, "partials");
+                let partials = self.named(&n, shape.partial_bytes(self.capacity())).await?;
+                bound.push(("partials", partials));
+            }
+        }
+        self.push(format!("{i}.attention"), workload, &bound)?;
+        for merge in behind {
+            self.push(format!("{i}.attention_merge"), merge, &bound)?;
+        }
+        Ok(())
     }
 
     /// Makes a pending addition, so that the stream can be read. `name` gives it a buffer.

@@ -69,6 +69,8 @@ pub(crate) struct Layer {
     pub(crate) post_ple: View,
     pub(crate) q_norm: View,
     pub(crate) k_norm: Option<View>,
+    /// `q_norm` and, where there is one, `k_norm` behind it.
+    pub(crate) head_norms: View,
     pub(crate) scalar: View,
 }
 
@@ -156,6 +158,12 @@ impl Loader<'_> {
         let mut qkv = vec![w.q];
         qkv.extend(w.k);
         qkv.extend(w.v);
+        // One range serves kernels that bind both norms and kernels that bind each: rows are padded
+        // to 256 bytes, the most a binding's offset must be a multiple of.
+        let mut norms = padded(&w.q_norm);
+        let q_bytes = norms.len() as u64 * 4;
+        norms.extend(w.k_norm.as_deref().map(padded).unwrap_or_default());
+        let head_norms = self.backend.constant(&norms).await?;
         Ok(Layer {
             qkv: self.product(qkv, None, false).await?,
             o: self.product(vec![w.o], None, false).await?,
@@ -168,21 +176,16 @@ impl Loader<'_> {
             pre_feedforward: self.vector(&w.pre_feedforward_norm).await?,
             post_feedforward: self.vector(&w.post_feedforward_norm).await?,
             post_ple: self.vector(&w.post_ple_norm).await?,
-            q_norm: self.vector(&w.q_norm).await?,
-            k_norm: match &w.k_norm {
-                Some(n) => Some(self.vector(n).await?),
-                None => None,
-            },
+            q_norm: head_norms.part(0, q_bytes),
+            k_norm: w.k_norm.is_some().then(|| head_norms.part(q_bytes, head_norms.bytes - q_bytes)),
+            head_norms,
             scalar: self.vector(&[w.scalar]).await?,
         })
     }
 
     /// A vector of f32, padded to whole rows.
     async fn vector(&mut self, values: &[f32]) -> Result<View> {
-        let n = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        let mut words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
-        words.resize(stride(n) as usize, 0);
-        self.backend.constant(&words).await
+        self.backend.constant(&padded(values)).await
     }
 
     async fn angles(&mut self, config: &TextConfig, kind: crate::config::LayerKind) -> Result<View> {
@@ -298,6 +301,13 @@ impl Loader<'_> {
         }
         Ok(parts)
     }
+}
+
+/// A vector of f32 in whole rows.
+fn padded(values: &[f32]) -> Vec<u32> {
+    let mut words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
+    words.resize(stride(to_u32(values.len())) as usize, 0);
+    words
 }
 
 fn to_u32(n: usize) -> u32 {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Golden, fixture, load, max_abs, rms_ratio};
-use wgforge_model::{Choice, Options, Request, WeightMode};
+use wgforge_model::{Choice, Fusion, Options, Request, WeightMode};
 
 fn f32_options() -> Options {
     Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() }
@@ -16,19 +16,26 @@ fn f16_options() -> Options {
     Options { f16_activations: Some(true), f16_kv: Some(true), ..Options::default() }
 }
 
+/// No dispatches joined, and those of attention.
+const FUSIONS: [Fusion; 2] = [Fusion { attention: false }, Fusion { attention: true }];
+
 /// Logits of the bf16 fixture on `target` within `bound`; every top-1 equal if `same_top`.
 fn bf16_logits(gpu: bool, options: &Options, bound: f32, same_top: bool) {
     let Some(dir) = fixture("tiny-bf16") else { return };
     let Some(mut model) = load(&dir, gpu, options) else { return };
     let golden = Golden::open(&dir);
-    for one_by_one in [false, true] {
+    for (one_by_one, fusion) in [(false, FUSIONS[0]), (true, FUSIONS[0]), (true, FUSIONS[1])] {
+        model.set_fusion(fusion);
         let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
         let worst = max_abs(&logits, &golden.logits);
         println!(
-            "tiny-bf16 gpu={gpu} decode={one_by_one} {:?}: largest difference {worst:.2e}",
+            "tiny-bf16 gpu={gpu} decode={one_by_one} {fusion:?} {:?}: largest difference {worst:.2e}",
             model.precision()
         );
-        assert!(worst <= bound, "largest difference {worst} is over {bound} (decode: {one_by_one})");
+        assert!(
+            worst <= bound,
+            "largest difference {worst} is over {bound} (decode: {one_by_one}, {fusion:?})"
+        );
         if same_top {
             let vocab = model.config().vocab_size;
             for (t, (a, b)) in logits.chunks(vocab).zip(golden.logits.chunks(vocab)).enumerate() {
@@ -36,9 +43,10 @@ fn bf16_logits(gpu: bool, options: &Options, bound: f32, same_top: bool) {
             }
         }
     }
-    if same_top {
+    for fusion in FUSIONS.into_iter().filter(|_| same_top) {
+        model.set_fusion(fusion);
         model.reset();
-        assert_eq!(greedy(&mut model, &golden), golden.greedy, "greedy tokens");
+        assert_eq!(greedy(&mut model, &golden), golden.greedy, "greedy tokens, {fusion:?}");
     }
 }
 
@@ -132,11 +140,12 @@ fn mobile_logits_differ_no_more_than_twice_the_references_own_noise() {
     let golden = Golden::open(&dir);
     for (options, bounded) in [(f32_options(), true), (f16_options(), false)] {
         let Some(mut model) = load(&dir, true, &options) else { return };
-        for one_by_one in [false, true] {
+        for (one_by_one, fusion) in [(false, FUSIONS[0]), (true, FUSIONS[0]), (true, FUSIONS[1])] {
+            model.set_fusion(fusion);
             let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
             let rms = common::rms_difference(&logits, &golden.logits);
             println!(
-                "tiny-mobile decode={one_by_one} {:?}: rms {rms:.3}, noise {:.3}",
+                "tiny-mobile decode={one_by_one} {fusion:?} {:?}: rms {rms:.3}, noise {:.3}",
                 model.precision(),
                 golden.noise_rms
             );
@@ -204,10 +213,38 @@ fn the_demo_model_agrees_with_transformers() {
         let rows = layers.chunks(hidden).zip(golden.hidden.chunks(hidden));
         let near = rows.clone().filter(|(a, b)| rms_ratio(a, b) < 1e-4).count();
         assert!(near * 100 >= rows.len() * 98, "gpu {gpu}: {near} of {} rows within 1e-4", rows.len());
-        model.reset();
-        // Later on, near-ties (a margin of 0.02) are decided by single grid steps.
-        let got = continued(&mut model, &golden.tokens[..16], &golden);
-        assert_eq!(got[..40], golden.greedy[..40], "gpu {gpu}: greedy tokens");
+        for fusion in FUSIONS {
+            model.set_fusion(fusion);
+            model.reset();
+            // Later on, near-ties (a margin of 0.02) are decided by single grid steps.
+            let got = continued(&mut model, &golden.tokens[..16], &golden);
+            assert_eq!(got[..40], golden.greedy[..40], "gpu {gpu}, {fusion:?}: greedy tokens");
+        }
+    }
+}
+
+/// Past the window, where the rings of the sliding layers have been written again from their first
+/// slots on, in f32 and from a cache in f16, whose newest entry only the joined dispatch has exactly.
+#[test]
+fn joined_attention_gives_the_same_logits_around_the_ring() {
+    let Some(dir) = fixture("tiny-bf16") else { return };
+    let golden = Golden::open(&dir);
+    // A ring holds a window and a chunk.
+    let tokens: Vec<u32> = golden.tokens.iter().copied().cycle().take(200).collect();
+    for (f16_kv, bound) in [(false, 1e-3), (true, 2e-2)] {
+        let options = Options { chunk: 7, f16_kv: Some(f16_kv), ..f32_options() };
+        let Some(mut model) = load(&dir, true, &options) else { return };
+        assert!(model.config().window + 7 < tokens.len() / 2, "the ring is written more than twice");
+        let apart = pollster::block_on(model.logits(&tokens, true)).expect("logits");
+        let dispatches = model.take_dispatches();
+        model.set_fusion(Fusion { attention: true });
+        let joined = pollster::block_on(model.logits(&tokens, true)).expect("logits");
+        let fewer = model.take_dispatches();
+        let worst = max_abs(&joined, &apart);
+        println!("f16 cache {f16_kv}: {worst:.2e} apart, {fewer} dispatches for {dispatches}");
+        assert!(worst <= bound, "f16 cache {f16_kv}: {worst} apart");
+        let layers = u32::try_from(model.config().num_layers() * tokens.len()).expect("few");
+        assert_eq!(dispatches - fewer, layers, "one dispatch less a layer");
     }
 }
 

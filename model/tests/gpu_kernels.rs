@@ -6,7 +6,7 @@ mod common;
 use wgforge_codegen::{
     Caps, Target, Variant, Workload,
     check::{Case, Inputs},
-    kernels::gemv::Shape,
+    kernels::{decode_attention, gemv::Shape},
     shapes,
 };
 use wgforge_runtime::{Device, KernelSource, Recorder};
@@ -116,5 +116,30 @@ fn decode_attention_agrees_with_the_reference_at_all_depths() {
         shapes::odd().into_iter().filter(|w| matches!(w, Workload::Attention(s) if s.decode)).collect();
     for position in [0, 5, 300] {
         check(&decode, 6, &[position]);
+    }
+}
+
+/// The same with rotation and append in the same dispatch, around windows and rings too, and at
+/// sizes of heads between those of the other shapes.
+#[test]
+fn joined_decode_attention_agrees_with_the_reference_at_all_depths() {
+    let real = shapes::e2b();
+    let real = real.iter().filter_map(|w| if let Workload::DecodeAttention(s) = w { Some(s) } else { None });
+    let mut joined: Vec<Workload> = real.cloned().map(Workload::DecodeAttention).step_by(3).collect();
+    for w in shapes::odd() {
+        let Workload::DecodeAttention(shape) = w else { continue };
+        joined.push(Workload::DecodeAttention(shape.clone()));
+        let ring = if shape.window > 0 { 40 } else { 0 };
+        let window = shape.window.min(33);
+        joined.push(Workload::DecodeAttention(decode_attention::Shape {
+            dim: 64,
+            rotary: 16,
+            window,
+            ring,
+            ..shape
+        }));
+    }
+    for position in [0, 5, 32, 40, 300, 1030] {
+        check(&joined, 4, &[position]);
     }
 }

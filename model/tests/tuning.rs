@@ -4,8 +4,8 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use wgforge_codegen::Variant;
-use wgforge_model::{Choice, Kernels, Model, Options, Request};
+use wgforge_codegen::{Variant, Workload};
+use wgforge_model::{Choice, Fusion, Kernels, Model, Options, Request};
 
 fn greedy(model: &mut Model) -> Vec<u32> {
     let request =
@@ -31,6 +31,12 @@ fn other_kernels_compute_the_same_without_loading_again() {
     {
         assert!(workloads.iter().any(|w| w.kernel() == kernel), "{kernel} is among them");
     }
+    model.set_fusion(Fusion { attention: true });
+    let joined = pollster::block_on(model.workloads()).expect("it lists its workloads");
+    let decodes = |w: &Workload| matches!(w, Workload::Attention(s) if s.decode);
+    assert!(workloads.iter().any(decodes) && !joined.iter().any(decodes), "what is joined is not listed");
+    assert!(joined.iter().any(|w| w.kernel() == "decode_attention"), "what joins it is");
+    model.set_fusion(Fusion::default());
     let twice = workloads.iter().enumerate().find(|(i, w)| workloads[..*i].contains(w));
     assert!(twice.is_none(), "each once: {twice:?}");
     let before = greedy(&mut model);

@@ -4,6 +4,8 @@
 //! The query heads of one KV head are rows of a matrix (row `r`: token `r / group`, head
 //! `r % group`), so a key or value row that was read serves all of them.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::{attention_merge, common_why_not, f16_choices, row_why_not, shuffle_choices};
@@ -218,8 +220,6 @@ impl Kernel for Attention {
         let grid = if s.out.is_int() && splits == 1 { io.f32("grids", 0) } else { 1.0 };
         for t in 0..io.tokens {
             let end = io.position() + t + 1;
-            let first = if s.window > 0 { end.saturating_sub(s.window as usize) } else { 0 };
-            let span = (end - first).div_ceil(splits);
             for head in 0..heads {
                 let q = io.row("q", s.q, t * row + head * d, d, 1.0);
                 let at = |p: usize| {
@@ -227,30 +227,19 @@ impl Kernel for Attention {
                     (slot * kv_heads + head / (heads / kv_heads)) * d
                 };
                 for split in 0..splits {
-                    let from = first + split * span;
-                    let range = from..(from + span).min(end);
+                    let range = key_range(end, s.window, splits, split);
                     let (keys, values) = (io.words("k"), io.words("v"));
-                    let scores: Vec<f32> = range
-                        .clone()
-                        .map(|p| (0..d).map(|i| q[i] * load(keys, s.kv, at(p) + i, 1.0)).sum())
-                        .collect();
-                    let top = scores.iter().copied().fold(-3.0e38, f32::max);
-                    let mut sum = 0.0;
-                    let mut out = vec![0.0f32; d];
-                    for (p, score) in range.zip(&scores) {
-                        let w = (score - top).exp();
-                        sum += w;
-                        for (i, o) in out.iter_mut().enumerate() {
-                            *o += w * load(values, s.kv, at(p) + i, 1.0);
-                        }
-                    }
+                    let mut sums = attend(
+                        &q,
+                        range,
+                        |p, i| load(keys, s.kv, at(p) + i, 1.0),
+                        |p, i| load(values, s.kv, at(p) + i, 1.0),
+                    );
                     if splits > 1 {
-                        out.extend([top, sum, 0.0, 0.0]);
                         let place = ((t * heads + head) * splits + split) * (d + 4);
-                        io.store("partials", Act::F32, place, &out, 1.0);
+                        io.store("partials", Act::F32, place, &sums.partial(), 1.0);
                     } else {
-                        out.iter_mut().for_each(|o| *o /= sum);
-                        io.store("out", s.out, t * row + head * d, &out, grid);
+                        io.store("out", s.out, t * row + head * d, sums.finish(), grid);
                     }
                 }
             }
@@ -337,4 +326,59 @@ impl Kernel for Attention {
             kind: Arithmetic::F32,
         }
     }
+}
+
+/// The positions of range `split` of `splits`, of those that the token before `end` sees.
+pub(super) fn key_range(end: usize, window: u32, splits: usize, split: usize) -> Range<usize> {
+    let first = if window > 0 { end.saturating_sub(window as usize) } else { 0 };
+    let span = (end - first).div_ceil(splits);
+    let from = first + split * span;
+    from..(from + span).min(end)
+}
+
+/// What a range of keys comes to.
+#[derive(Debug)]
+pub(super) struct Sums {
+    /// The sum of the values, each by the exponential of its score less `top`.
+    out: Vec<f32>,
+    /// The largest score; -3e38 where there is none.
+    top: f32,
+    /// The sum of the exponentials.
+    mass: f32,
+}
+
+impl Sums {
+    /// As `attention_merge` reads them.
+    pub(super) fn partial(mut self) -> Vec<f32> {
+        self.out.extend([self.top, self.mass, 0.0, 0.0]);
+        self.out
+    }
+
+    /// The result where there are no other ranges.
+    pub(super) fn finish(&mut self) -> &[f32] {
+        self.out.iter_mut().for_each(|o| *o /= self.mass);
+        &self.out
+    }
+}
+
+/// Softmax of the scores of the keys in `range` against `q`, and the sum of the values by it.
+/// `key` and `value` give element `i` of position `p`'s row.
+pub(super) fn attend(
+    q: &[f32],
+    range: Range<usize>,
+    key: impl Fn(usize, usize) -> f32,
+    value: impl Fn(usize, usize) -> f32,
+) -> Sums {
+    let scores: Vec<f32> =
+        range.clone().map(|p| q.iter().enumerate().map(|(i, q)| q * key(p, i)).sum()).collect();
+    let top = scores.iter().copied().fold(-3.0e38, f32::max);
+    let mut sums = Sums { out: vec![0.0; q.len()], top, mass: 0.0 };
+    for (p, score) in range.zip(&scores) {
+        let w = (score - top).exp();
+        sums.mass += w;
+        for (i, o) in sums.out.iter_mut().enumerate() {
+            *o += w * value(p, i);
+        }
+    }
+    sums
 }

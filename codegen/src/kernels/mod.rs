@@ -3,6 +3,7 @@
 pub mod argmax;
 pub mod attention;
 pub mod attention_merge;
+pub mod decode_attention;
 pub mod gather;
 pub mod gemm;
 pub mod gemv;

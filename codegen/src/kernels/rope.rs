@@ -63,6 +63,10 @@ impl Shape {
     fn slots(&self) -> u32 {
         self.heads + 2 * self.kv_heads
     }
+
+    fn rotation(&self) -> Rotation {
+        Rotation { dim: self.dim, rotary: self.rotary }
+    }
 }
 
 impl Kernel for Rope {
@@ -122,28 +126,20 @@ impl Kernel for Rope {
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
-        let (d, half) = (s.dim as usize, s.dim as usize / 2);
+        let d = s.dim as usize;
         let (heads, kv) = (s.heads as usize, s.kv_heads as usize);
         let position = io.position();
         for t in 0..io.tokens {
-            let (cos, sin) = rotation(s, io, position + t);
+            let turn = s.rotation().at(io, position + t);
             let slot = if s.ring > 0 { (position + t) % s.ring as usize } else { position + t };
             for head in 0..s.slots() as usize {
                 let mut x = io.row("qkv", s.qkv, t * stride(s.slots() * s.dim) as usize + head * d, d, 1.0);
-                let r = inverse_rms(&x, io::narrow(s.eps));
                 let is_v = head >= heads + kv;
-                if is_v {
-                    x.iter_mut().for_each(|v| *v *= r);
-                } else {
-                    let w = io.row(if head < heads { "q_norm" } else { "k_norm" }, Act::F32, 0, d, 1.0);
-                    for i in 0..d {
-                        x[i] = x[i] * r * w[i];
-                    }
-                    for j in 0..half {
-                        let (a, b) = (x[j], x[j + half]);
-                        x[j] = a * cos[j] - b * sin[j];
-                        x[j + half] = b * cos[j] + a * sin[j];
-                    }
+                let w = if head < heads { "q_norm" } else { "k_norm" };
+                let w = (!is_v).then(|| io.row(w, Act::F32, 0, d, 1.0));
+                normalise(&mut x, w.as_deref(), io::narrow(s.eps));
+                if !is_v {
+                    rotate(&mut x, &turn);
                 }
                 match head {
                     _ if head < heads => {
@@ -169,10 +165,7 @@ impl Kernel for Rope {
             "run" => d.run(),
             "qkv" => d.rows(d.tokens, s.slots() * s.dim, s.qkv, 1.0),
             "q_norm" | "k_norm" => d.weights(s.dim),
-            "angles" => {
-                let table = angle_table(s.dim, s.rotary, 10_000.0, d.position + d.tokens + 256);
-                table.iter().map(|v| v.to_bits()).collect()
-            }
+            "angles" => s.rotation().table(d),
             "q" => Draw::poison(u64::from(d.tokens) * s.q.row_bytes(s.heads * s.dim)),
             // Not poison: most slots of the cache stay as they are.
             _ => {
@@ -200,20 +193,56 @@ impl Kernel for Rope {
     }
 }
 
-/// Cosines and sines of all pairs of a head at `position`.
-fn rotation(s: &Shape, io: &Io<'_>, position: usize) -> (Vec<f32>, Vec<f32>) {
-    let n = s.rotary as usize;
-    let entry =
-        |row: usize, j: usize| (io.f32("angles", 2 * (row * n + j)), io.f32("angles", 2 * (row * n + j) + 1));
-    (0..s.dim as usize / 2)
-        .map(|j| {
-            if j >= n {
-                return (1.0, 0.0);
-            }
-            let ((cl, sl), (ch, sh)) = (entry(position % 256, j), entry(256 + position / 256, j));
-            (cl * ch - sl * sh, sl * ch + cl * sh)
-        })
-        .unzip()
+/// Which pairs of a head rotate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    /// Elements of a head.
+    pub(super) dim: u32,
+    /// Pairs that rotate.
+    pub(super) rotary: u32,
+}
+
+impl Rotation {
+    /// Cosines and sines of all pairs of a head at `position`, out of the binding `angles`.
+    pub(super) fn at(self, io: &Io<'_>, position: usize) -> (Vec<f32>, Vec<f32>) {
+        let n = self.rotary as usize;
+        let entry = |row: usize, j: usize| {
+            (io.f32("angles", 2 * (row * n + j)), io.f32("angles", 2 * (row * n + j) + 1))
+        };
+        (0..self.dim as usize / 2)
+            .map(|j| {
+                if j >= n {
+                    return (1.0, 0.0);
+                }
+                let ((cl, sl), (ch, sh)) = (entry(position % 256, j), entry(256 + position / 256, j));
+                (cl * ch - sl * sh, sl * ch + cl * sh)
+            })
+            .unzip()
+    }
+
+    /// The binding `angles` of a check.
+    pub(super) fn table(self, d: &Draw) -> Vec<u32> {
+        let table = angle_table(self.dim, self.rotary, 10_000.0, d.position + d.tokens + 256);
+        table.iter().map(|v| v.to_bits()).collect()
+    }
+}
+
+/// Puts a head at unit size and multiplies it by `weights`, where it has some.
+pub(super) fn normalise(x: &mut [f32], weights: Option<&[f32]>, eps: f32) {
+    let r = inverse_rms(x, eps);
+    for (i, v) in x.iter_mut().enumerate() {
+        *v = *v * r * weights.map_or(1.0, |w| w[i]);
+    }
+}
+
+/// Rotates the pairs `(j, j + dim/2)` of a head by the cosines and sines of [`Rotation::at`].
+pub(super) fn rotate(x: &mut [f32], (cos, sin): &(Vec<f32>, Vec<f32>)) {
+    let half = cos.len();
+    for j in 0..half {
+        let (a, b) = (x[j], x[j + half]);
+        x[j] = a * cos[j] - b * sin[j];
+        x[j + half] = b * cos[j] + a * sin[j];
+    }
 }
 
 /// The table `angles` for positions below `positions`: `theta^(-2j/dim)` per pair, computed in f64

@@ -16,6 +16,7 @@ use crate::{
     backend::{Backend, Cpu, Fetch, Gpu, Kernels, View},
     checkpoint::Checkpoint,
     config::{GenerationConfig, LayerKind, TextConfig},
+    fusion::Fusion,
     host_rows::HostTable,
     pack::WeightMode,
     plan::{Cache, RING, Rows},
@@ -46,6 +47,8 @@ pub struct Options {
     /// Largest binding to use, bytes, if smaller than the device's: matrices and tables are
     /// split or gathered by the host as on a device with that limit.
     pub binding_limit: Option<u64>,
+    /// Which dispatches of a decoded token are joined.
+    pub fusion: Fusion,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             f16_kv: None,
             chunk: 512,
             binding_limit: None,
+            fusion: Fusion::default(),
         }
     }
 }
@@ -107,6 +111,7 @@ pub struct Model {
     slots: u32,
     act: Act,
     kv: Act,
+    fusion: Fusion,
     chunk: u32,
     one: Lane,
     many: Lane,
@@ -186,6 +191,7 @@ impl Model {
             slots,
             act,
             kv,
+            fusion: options.fusion,
             chunk,
             one,
             many,

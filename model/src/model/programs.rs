@@ -74,6 +74,7 @@ impl Model {
             act: self.act,
             kv: self.kv,
             rows: lane.rows,
+            fusion: self.fusion,
             run: lane.run,
             ids: lane.ids,
             buffers: &mut lane.buffers,

@@ -10,12 +10,27 @@ use super::{
 use crate::{
     Result,
     backend::{Backend, Kernels},
+    fusion::Fusion,
     plan::Stream,
 };
 
 impl Model {
+    /// What is joined in a decoded token.
+    pub fn fusion(&self) -> Fusion {
+        self.fusion
+    }
+
+    /// Joins other dispatches of a decoded token from now on; everything else stays, as with
+    /// [`Model::set_kernels`].
+    pub fn set_fusion(&mut self, fusion: Fusion) {
+        if self.fusion != fusion {
+            self.fusion = fusion;
+            self.forget_programs();
+        }
+    }
+
     /// The distinct workloads of a decoded token, of its greedy and its sampled choice, and of
-    /// prefill, in the order in which they first run. What follows a split attention depends on
+    /// prefill, in the order in which they first run, for the [`Fusion`] in force. What follows a split attention depends on
     /// its configuration: of those, only the merges of the present one are among them.
     ///
     /// # Errors
@@ -56,6 +71,11 @@ impl Model {
     pub fn set_kernels(&mut self, kernels: Kernels) {
         let Backend::Gpu(gpu) = &mut self.backend else { return };
         gpu.kernels = kernels;
+        self.forget_programs();
+    }
+
+    /// Programs are made again when they are next needed, with the buffers they then want.
+    fn forget_programs(&mut self) {
         self.programs = Programs::default();
         for lane in [&mut self.one, &mut self.many, &mut self.full] {
             for (_, view) in lane.buffers.drain() {

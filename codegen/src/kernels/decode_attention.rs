@@ -1,0 +1,502 @@
+//! Attention of one token straight from its row of q/k/v: what [`super::rope`] and
+//! [`super::attention`] do for decode, in one dispatch, so that a layer waits for one dispatch less.
+//!
+//! Every workgroup normalises and rotates its query heads anew, which costs less than a dispatch.
+//! The token's own key and value take part as they were computed, in f32, and are never read back:
+//! the one workgroup a KV head that stores them may be later than those that need them.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attention::{attend, key_range},
+    attention_merge, common_why_not, f16_choices, rope, row_why_not, shuffle_choices,
+};
+use crate::{
+    Arithmetic, Caps, Cost, Reason, Workload,
+    check::{Draw, Inputs, Tolerance},
+    io::{self, Io, load},
+    kernel::{Kernel, require},
+    types::{Act, stride},
+};
+
+/// The family.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeAttention;
+
+/// What it computes for one token: `out = softmax(q k^T + mask) v`, q and the token's own k and v
+/// out of `qkv` as by [`super::rope`], the other keys and values out of the cache, the mask as by
+/// [`super::attention`].
+///
+/// `qkv`: [`stride`]`((heads + 2 kv_heads) * dim)` elements, queries first, then keys, then values;
+/// `heads * dim` without `append`. `norms`: [`stride`]`(dim)` weights of a query head, then with
+/// `append` as many of a key head. `k`, `v`: `[slot][kv_heads][dim]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: u32,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Elements of a head; a multiple of 8.
+    pub dim: u32,
+    /// Pairs `(j, j + dim/2)`, counted from 0, that rotate; the rest keep angle 0.
+    pub rotary: u32,
+    /// Sliding window; 0: all earlier positions.
+    pub window: u32,
+    /// Slots of a ring cache, at least `window`; 0: one slot a position.
+    pub ring: u32,
+    /// The layer owns its cache: the token's key and value are in `qkv` and go into the cache.
+    /// Otherwise they are in the cache already.
+    pub append: bool,
+    /// Element type of `qkv`.
+    pub qkv: Act,
+    /// Element type of the cache.
+    pub kv: Act,
+    /// Element type of `out`; codes are on the grid `grids[0]`.
+    pub out: Act,
+    /// Added to the mean of squares.
+    pub eps: f64,
+}
+
+/// How it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads; at most the device's invocations.
+    pub wg: u32,
+    /// Query heads of a workgroup, which share the rows of keys and values it reads; divides the
+    /// heads of a KV head. Each needs `dim` floats over the threads in registers.
+    pub heads: u32,
+    /// Key ranges, each a workgroup of its own, joined by `attention_merge`; at most 64.
+    pub splits: u32,
+    /// Keys of a tile; a power of two. Its rows are held in registers, up to 32 quads a thread.
+    pub keys: u32,
+    /// Threads that share a key's score; a power of two that divides the quads of a head.
+    pub lanes: u32,
+    /// Loads the first tile's values with its keys, before anything waits, and later tiles' as soon
+    /// as there is room; otherwise a tile's values are loaded behind its scores.
+    pub values_ahead: bool,
+    /// Lanes combined by shuffles; 1 uses no subgroups.
+    pub sg: u32,
+    /// Reads and writes f16 by WGSL's type instead of packed words.
+    pub f16: bool,
+}
+
+impl Shape {
+    /// Heads of `qkv`.
+    fn slots(&self) -> u32 {
+        self.heads + if self.append { 2 * self.kv_heads } else { 0 }
+    }
+
+    fn any_f16(&self) -> bool {
+        [self.qkv, self.kv, self.out].contains(&Act::F16)
+    }
+
+    fn rotation(&self) -> rope::Rotation {
+        rope::Rotation { dim: self.dim, rotary: self.rotary }
+    }
+
+    /// Bytes of `partials`: `[head][split]` of `dim + 4` f32, as [`attention_merge`] reads them.
+    fn partial_bytes(&self, splits: u32) -> u64 {
+        u64::from(self.heads * splits) * u64::from(self.dim + 4) * 4
+    }
+}
+
+/// Numbers that follow from shape and configuration.
+struct Layout {
+    /// Rows in workgroup memory: the query heads, and the token's key and value.
+    rows: u32,
+    /// Keys whose scores a thread has a part in.
+    per: u32,
+    /// Quads of a key it reads for that.
+    quads: u32,
+    /// Partial scores of a key that meet in workgroup memory.
+    parts: u32,
+    /// Groups of threads that share out the values of a tile.
+    groups: u32,
+    /// Quads of a value row a thread has.
+    own: u32,
+    /// Threads that share a head's norm and rotation.
+    team: u32,
+    /// Those of them that shuffles combine.
+    team_shuffled: u32,
+    /// Heads each team takes.
+    passes: u32,
+    /// Pairs of quads of a head a thread of the team takes.
+    pairs: u32,
+}
+
+impl Layout {
+    /// Of a configuration whose numbers [`Kernel::why_not`] has found to divide each other.
+    fn of(s: &Shape, c: &Config) -> Self {
+        let (dim4, half) = (s.dim / 4, s.dim / 8);
+        let rows = c.heads + if s.append { 2 } else { 0 };
+        let groups = if dim4.is_power_of_two() && c.wg > dim4 { c.wg / dim4 } else { 1 };
+        let whole = half.next_power_of_two().min(c.wg);
+        // A team within a subgroup needs no barrier for its sum; too small a team would take many steps.
+        let team = if c.sg > 1 && half <= 4 * c.sg { whole.min(c.sg) } else { whole };
+        Self {
+            rows,
+            per: c.keys * c.lanes / c.wg,
+            quads: dim4 / c.lanes,
+            parts: c.lanes / c.lanes.min(c.sg),
+            groups,
+            own: dim4.div_ceil(c.wg),
+            team,
+            team_shuffled: team.min(c.sg),
+            passes: rows.div_ceil(c.wg / team),
+            pairs: half.div_ceil(team),
+        }
+    }
+
+    fn workgroup_bytes(&self, s: &Shape, c: &Config) -> u64 {
+        let of = |n: u32| u64::from(n);
+        let row = of(s.dim) * 4;
+        let squares =
+            if self.team > self.team_shuffled { self.rows * (self.team / self.team_shuffled) } else { 0 };
+        let own_scores = if s.append && self.parts > 1 { c.heads * self.parts } else { 0 };
+        of(self.rows) * row
+            + 8 * of(c.heads) * of(c.keys) * of(self.parts)
+            + 4 * of(squares + own_scores)
+            + of(self.groups - 1) * of(c.heads) * (row + 4)
+    }
+}
+
+impl Kernel for DecodeAttention {
+    const NAME: &'static str = "decode_attention";
+    const TEMPLATE: &'static str = include_str!("../../../templates/decode_attention.wgsl");
+    type Shape = Shape;
+    type Config = Config;
+
+    fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
+        // Eight at most, hence one binding for both norms.
+        let mut names = vec!["run", "qkv", "norms", "angles", "k", "v"];
+        if c.splits > 1 {
+            names.push("partials");
+        } else {
+            if s.out.is_int() {
+                names.push("grids");
+            }
+            names.push("out");
+        }
+        names
+    }
+
+    fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
+        let mut all = Vec::new();
+        let group = s.heads / s.kv_heads.max(1);
+        let f16s = if s.any_f16() { f16_choices(caps) } else { vec![false] };
+        for wg in [32, 64, 128, 256] {
+            for heads in (1..=group.min(8)).filter(|h| group.is_multiple_of(*h)) {
+                for splits in [1, 8, 16, 32, 64] {
+                    for keys in [8, 16, 32, 64] {
+                        for lanes in [1, 2, 4, 8, 16, 32] {
+                            for values_ahead in [true, false] {
+                                for sg in shuffle_choices(caps) {
+                                    for &f16 in &f16s {
+                                        let c =
+                                            Config { wg, heads, splits, keys, lanes, values_ahead, sg, f16 };
+                                        all.push(c);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
+    }
+
+    fn promising(_: &Shape, c: &Config) -> bool {
+        c.heads == 1 && c.splits == 32 && c.keys == 16 && c.values_ahead
+    }
+
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
+        // A power of two that divides the quads of a head: its lowest bit.
+        let lanes = (s.dim / 4) & (s.dim / 4).wrapping_neg();
+        let lanes = lanes.clamp(1, 16);
+        let f16 = caps.f16 && s.any_f16();
+        let make = |wg: u32, keys: u32| {
+            let wg = wg.min(keys * lanes).min(caps.max_invocations);
+            let sg = if wg.is_multiple_of(sg) { sg } else { 1 };
+            Config { wg, heads: 1, splits: 16, keys, lanes, values_ahead: true, sg, f16 }
+        };
+        [make(128, 16), make(256, 16), make(64, 16), make(64, 8)]
+            .into_iter()
+            .find(|c| Self::why_not(s, c, caps).is_none())
+            .unwrap_or(Config { sg: 1, f16: false, ..make(32, 32) })
+    }
+
+    fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
+        require!(
+            s.heads > 0 && s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),
+            "{} heads do not share {} KV heads",
+            s.heads,
+            s.kv_heads
+        );
+        require!(s.dim > 0 && s.dim.is_multiple_of(8), "a head of {} elements is not a multiple of 8", s.dim);
+        require!(s.rotary <= s.dim / 2, "{} pairs do not fit a head of {}", s.rotary, s.dim);
+        require!(!s.qkv.is_int() && !s.kv.is_int(), "scores need floats");
+        require!(
+            s.ring == 0 || s.window > 0 && s.window <= s.ring,
+            "a ring of {} slots keeps only a window's keys, not {}",
+            s.ring,
+            s.window
+        );
+        let group = s.heads / s.kv_heads;
+        require!(
+            c.heads > 0 && group.is_multiple_of(c.heads),
+            "{} heads a workgroup do not divide the {group} of a KV head",
+            c.heads
+        );
+        require!(c.splits >= 1 && c.splits <= 64, "{} key ranges are more than 64", c.splits);
+        require!(c.splits <= caps.max_groups, "{} splits exceed the device's grid", c.splits);
+        let dim4 = s.dim / 4;
+        require!(
+            c.lanes.is_power_of_two() && dim4.is_multiple_of(c.lanes),
+            "{} lanes do not share {dim4} quads of a head",
+            c.lanes
+        );
+        require!(
+            c.keys.is_power_of_two() && c.keys <= 256,
+            "a tile of {} keys is not a power of two up to 256",
+            c.keys
+        );
+        require!(!c.f16 || s.any_f16(), "there is no f16 to read or write");
+        if let Some(reason) =
+            row_why_not(s.slots().into(), s.dim).or_else(|| common_why_not(c.wg, c.sg, 0, caps))
+        {
+            return Some(reason);
+        }
+        require!(
+            (c.keys * c.lanes).is_multiple_of(c.wg),
+            "{} keys of {} lanes are no whole number of workgroups of {}",
+            c.keys,
+            c.lanes,
+            c.wg
+        );
+        let l = Layout::of(s, c);
+        require!(
+            c.keys.is_multiple_of(l.groups),
+            "a tile of {} keys does not share out among {} groups",
+            c.keys,
+            l.groups
+        );
+        let weighed = c.keys / l.groups;
+        let (of_keys, of_values) = (l.per * l.quads, weighed * l.own);
+        require!(
+            of_keys <= 32 && of_values <= 32,
+            "{of_keys} quads of keys and {of_values} of values a thread would not stay in registers (at most 32)"
+        );
+        require!(
+            c.heads * l.own <= 16,
+            "{} accumulator quads a thread would not stay in registers (at most 16)",
+            c.heads * l.own
+        );
+        require!(
+            c.heads * weighed <= 64,
+            "{} exponentials a thread and tile are more than the barrier they save is worth (at most 64)",
+            c.heads * weighed
+        );
+        require!(
+            l.passes * l.pairs <= 16,
+            "{} pairs of quads to rotate a thread would not stay in registers (at most 16)",
+            l.passes * l.pairs
+        );
+        common_why_not(c.wg, c.sg, l.workgroup_bytes(s, c), caps)
+    }
+
+    fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
+        [s.heads / c.heads, c.splits, 1]
+    }
+
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        let l = Layout::of(s, c);
+        vec![
+            ("dim4", s.dim / 4),
+            ("half", s.dim / 8),
+            ("norm_quads", stride(s.dim) / 4),
+            // Workgroups of a KV head and range.
+            ("sharers", s.heads / s.kv_heads / c.heads),
+            ("rows", l.rows),
+            ("per", l.per),
+            ("quads", l.quads),
+            ("step", c.wg / c.lanes),
+            ("shuffled", c.lanes.min(c.sg)),
+            ("parts", l.parts),
+            ("groups", l.groups),
+            ("own", l.own),
+            // Keys of a tile whose values a thread adds.
+            ("weighed", c.keys / l.groups),
+            ("team", l.team),
+            ("teams", c.wg / l.team),
+            ("team_shuffled", l.team_shuffled),
+            // Partial sums of squares of a head.
+            ("squares", l.team / l.team_shuffled),
+            ("passes", l.passes),
+            ("pairs", l.pairs),
+            ("ragged", u32::from(l.pairs * l.team != s.dim / 8)),
+        ]
+    }
+
+    /// With splits, each key range's unnormalised sum, maximum and sum of weights; otherwise the
+    /// finished rows.
+    fn reference(s: &Shape, c: &Config, io: &mut Io<'_>) {
+        let (d, position) = (s.dim as usize, io.position());
+        let (heads, kv_heads) = (s.heads as usize, s.kv_heads as usize);
+        let turn = s.rotation().at(io, position);
+        let eps = io::narrow(s.eps);
+        let head = |io: &Io<'_>, i: usize| io.row("qkv", s.qkv, i * d, d, 1.0);
+        let weights = |io: &Io<'_>, i: usize| io.row("norms", Act::F32, i * stride(s.dim) as usize, d, 1.0);
+        let slot_of = |p: usize| if s.ring > 0 { p % s.ring as usize } else { p };
+
+        // The token's own keys and values; none where the cache has them.
+        let mut own: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
+        for kv in 0..if s.append { kv_heads } else { 0 } {
+            let (mut key, mut value) = (head(io, heads + kv), head(io, heads + kv_heads + kv));
+            rope::normalise(&mut key, Some(&weights(io, 1)), eps);
+            rope::rotate(&mut key, &turn);
+            rope::normalise(&mut value, None, eps);
+            let at = (slot_of(position) * kv_heads + kv) * d;
+            io.store("k", s.kv, at, &key, 1.0);
+            io.store("v", s.kv, at, &value, 1.0);
+            own.push((key, value));
+        }
+
+        let splits = c.splits.max(1) as usize;
+        let grid = if s.out.is_int() && splits == 1 { io.f32("grids", 0) } else { 1.0 };
+        for i in 0..heads {
+            let mut q = head(io, i);
+            rope::normalise(&mut q, Some(&weights(io, 0)), eps);
+            rope::rotate(&mut q, &turn);
+            let kv = i / (heads / kv_heads);
+            let own = own.get(kv);
+            for split in 0..splits {
+                let range = key_range(position + 1, s.window, splits, split);
+                let (keys, values) = (io.words("k"), io.words("v"));
+                let at = |p: usize| (slot_of(p) * kv_heads + kv) * d;
+                let mut sums = attend(
+                    &q,
+                    range,
+                    |p, j| match own {
+                        Some((key, _)) if p == position => key[j],
+                        _ => load(keys, s.kv, at(p) + j, 1.0),
+                    },
+                    |p, j| match own {
+                        Some((_, value)) if p == position => value[j],
+                        _ => load(values, s.kv, at(p) + j, 1.0),
+                    },
+                );
+                if splits > 1 {
+                    io.store("partials", Act::F32, (i * splits + split) * (d + 4), &sums.partial(), 1.0);
+                } else {
+                    io.store("out", s.out, i * d, sums.finish(), grid);
+                }
+            }
+        }
+    }
+
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, c.f16)
+    }
+
+    fn one_token(_: &Shape) -> bool {
+        true
+    }
+
+    fn written(s: &Shape, c: &Config) -> Vec<&'static str> {
+        let mut names = if s.append { vec!["k", "v"] } else { Vec::new() };
+        names.push(if c.splits > 1 { "partials" } else { "out" });
+        names
+    }
+
+    fn draw(s: &Shape, c: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "run" => d.run(),
+            "qkv" => d.rows(1, s.slots() * s.dim, s.qkv, 1.0),
+            // Norms put every row at unit size, so their weights decide how far scores lie apart: a
+            // few units, so that many keys have weight; hundreds for extremes, and for ties, where
+            // the largest alone should have weight and the result be one of the values.
+            "norms" => {
+                let scale = match d.inputs {
+                    Inputs::Random | Inputs::Extreme => 0.25,
+                    Inputs::Ties => 4.0,
+                };
+                let mut words = d.weights(s.dim);
+                if s.append {
+                    words.extend(d.weights(s.dim));
+                }
+                words.iter_mut().for_each(|w| *w = (f32::from_bits(*w) * scale).to_bits());
+                words
+            }
+            "angles" => s.rotation().table(d),
+            "k" | "v" => {
+                let row = s.kv_heads * s.dim;
+                let n = d.cache_elements(s.ring, row);
+                let mut words = vec![0; if s.kv == Act::F16 { n / 2 } else { n }];
+                let scale = match (d.inputs, name) {
+                    (Inputs::Extreme, "k") => 1.0 / 32.0,
+                    (Inputs::Random, "k") => 0.5,
+                    (Inputs::Ties, "v") => 1.0 / 128.0,
+                    _ => 1.0,
+                };
+                for i in 0..n {
+                    let v = d.float(scale);
+                    io::store(&mut words, s.kv, i, v, 1.0);
+                }
+                if s.append {
+                    // Whoever reads what is only about to be stored cannot hide it.
+                    let slot = if s.ring > 0 { d.position % s.ring } else { d.position };
+                    for i in slot * row..(slot + 1) * row {
+                        io::store(&mut words, s.kv, i as usize, f32::NAN, 1.0);
+                    }
+                }
+                words
+            }
+            "grids" => d.grid(0.02),
+            "partials" => Draw::poison(s.partial_bytes(c.splits)),
+            _ => Draw::poison(s.out.row_bytes(s.heads * s.dim)),
+        }
+    }
+
+    fn output(s: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+        match name {
+            "k" | "v" => Tolerance::float(s.kv, 2e-5),
+            // A norm's last bits count by the size of a score, and weights follow scores.
+            "partials" => Tolerance::float(Act::F32, 2e-4),
+            _ => Tolerance::float(s.out, 2e-4),
+        }
+    }
+
+    fn followers(s: &Shape, c: &Config) -> Vec<Workload> {
+        if c.splits == 1 {
+            return Vec::new();
+        }
+        let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out: s.out };
+        vec![Workload::AttentionMerge(merge)]
+    }
+
+    fn cost(s: &Shape, c: &Config, _: u32, position: u32) -> Cost {
+        let Range { start, end } = key_range(position as usize + 1, s.window, 1, 0);
+        let keys = (end - start) as u64;
+        let cached = keys - u64::from(s.append);
+        let row = u64::from(s.kv_heads * s.dim) * if s.kv == Act::F16 { 2 } else { 4 };
+        let (norms, appended) = if s.append { (2, 2 * row) } else { (1, 0) };
+        // Two entries of (cos, sin) give the angle of a pair.
+        let angles = 16 * u64::from(s.rotary);
+        let all = s.slots() * s.dim;
+        let out = if c.splits > 1 { s.partial_bytes(c.splits) } else { s.out.row_bytes(s.heads * s.dim) };
+        Cost {
+            read_bytes: s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles + 2 * cached * row,
+            written_bytes: out + appended,
+            // Norms and rotation, scores, and the sum of values.
+            ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim),
+            kind: Arithmetic::F32,
+        }
+    }
+}

@@ -1,0 +1,408 @@
+{#- Attention of one token from its row of q/k/v: norms and rotation of its heads, the append to the
+    KV cache, and online softmax over one of `splits` key ranges. A workgroup takes `heads` query
+    heads of one KV head and one range. The token's own key and value never come from the cache:
+    whoever's range holds them computes them, and one workgroup a KV head stores them;
+    see codegen/src/kernels/decode_attention.rs. -#}
+{{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
+{{ <step binding={b.run} /> }}
+{{ <input name="qkv" binding={b.qkv} ty={s.qkv} native={c.f16} /> }}
+// Weights of a query head, then of a key head.
+@group(0) @binding({{ b.norms }}) var<storage, read> norms: array<vec4<f32>>;
+// (cos, sin) of `low` positions 0..256, then of multiples of 256.
+@group(0) @binding({{ b.angles }}) var<storage, read> angles: array<vec2<f32>>;
+{% if s.append -%}
+{{ <output name="k" binding={b.k} ty={s.kv} native={c.f16} /> }}
+{{ <output name="v" binding={b.v} ty={s.kv} native={c.f16} /> }}
+{%- else -%}
+{{ <input name="k" binding={b.k} ty={s.kv} native={c.f16} /> }}
+{{ <input name="v" binding={b.v} ty={s.kv} native={c.f16} /> }}
+{%- endif %}
+{% if c.splits > 1 -%}
+// Per (head, split): dim/4 quads of the unnormalised sum, then (maximum, sum, 0, 0).
+@group(0) @binding({{ b.partials }}) var<storage, read_write> partials: array<vec4<f32>>;
+{%- else -%}
+{% if s.out == "i8" -%}
+@group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
+{%- endif %}
+{{ <output name="out" binding={b.out} ty={s.out} native={c.f16} /> }}
+{%- endif %}
+
+// A quad of the cache as it lies there: it is widened where it is used, so that a load under way
+// takes no more registers than it must.
+{% if s.kv == "f32" -%}
+alias Stored = vec4<f32>;
+fn wide(x: Stored) -> vec4<f32> { return x; }
+{%- elif c.f16 -%}
+alias Stored = vec4<f16>;
+fn wide(x: Stored) -> vec4<f32> { return vec4<f32>(x); }
+{%- else -%}
+alias Stored = vec2<u32>;
+fn wide(x: Stored) -> vec4<f32> { return vec4<f32>(unpack2x16float(x.x), unpack2x16float(x.y)); }
+{%- endif %}
+
+const HEADS = {{ c.heads }}u;        // query heads of a workgroup
+const KEYS = {{ c.keys }}u;          // keys of a tile
+const LANES = {{ c.lanes }}u;        // threads that share a key's score
+const DIM4 = {{ d.dim4 }}u;
+const HALF = {{ d.half }}u;          // quads of half a head
+const GROUPS = {{ d.groups }}u;      // groups of threads that share out a tile's values
+const TEAM = {{ d.team }}u;          // threads that share a head's norm and rotation
+const NONE = -3.0e38;
+
+// Query heads, normalised and rotated{% if s.append %}, then the token's key and value{% endif %}.
+var<workgroup> rows: array<vec4<f32>, {{ d.rows * d.dim4 }}>;
+// Of this tile and the one before, in turns: a thread may still read one while another writes.
+var<workgroup> scores: array<f32, {{ 2 * c.heads * c.keys * d.parts }}>;
+{%- if d.squares > 1 %}
+var<workgroup> squares: array<f32, {{ d.rows * d.squares }}>;
+{%- endif %}
+{%- if s.append and d.parts > 1 %}
+var<workgroup> own_scores: array<f32, {{ c.heads * d.parts }}>;
+{%- endif %}
+{%- if d.groups > 1 %}
+var<workgroup> group_rows: array<vec4<f32>, {{ (d.groups - 1) * c.heads * d.dim4 }}>;
+var<workgroup> group_sums: array<f32, {{ (d.groups - 1) * c.heads }}>;
+{%- endif %}
+
+fn angle(position: u32, pair: u32) -> vec2<f32> {
+  if (pair >= {{ s.rotary }}u) { return vec2<f32>(1.0, 0.0); }
+  let low = angles[(position & 255u) * {{ s.rotary }}u + pair];
+  let high = angles[(256u + (position >> 8u)) * {{ s.rotary }}u + pair];
+  return vec2<f32>(low.x * high.x - low.y * high.y, low.y * high.x + low.x * high.y);
+}
+
+// Where a position's row of a KV head begins in the cache.
+fn place(position: u32, kv_head: u32) -> u32 {
+  return (position{% if s.ring > 0 %} % {{ s.ring }}u{% endif %} * {{ s.kv_heads }}u + kv_head) * DIM4;
+}
+
+fn score_at(i: u32) -> f32 {
+{%- if d.parts > 1 %}
+  var score = 0.0;
+  for (var p = 0u; p < {{ d.parts }}u; p += 1u) { score += scores[i * {{ d.parts }}u + p]; }
+  return score;
+{%- else %}
+  return scores[i];
+{%- endif %}
+}
+
+@compute @workgroup_size({{ c.wg }})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let position = run.position;
+  let first_head = wid.x * HEADS;
+  let kv_head = wid.x / {{ d.sharers }}u;
+{%- if s.window > 0 %}
+  let begin_all = select(0u, position - {{ s.window - 1 }}u, position >= {{ s.window }}u);
+{%- else %}
+  let begin_all = 0u;
+{%- endif %}
+{%- if c.splits > 1 %}
+  let span = (position + 1u - begin_all + {{ c.splits - 1 }}u) / {{ c.splits }}u;
+  let begin = begin_all + wid.y * span;
+  let end = min(begin + span, position + 1u);
+{%- else %}
+  let begin = begin_all;
+  let end = position + 1u;
+{%- endif %}
+{%- if s.append %}
+  // Whether this range holds the token itself, and the end of what is in the cache.
+  let mine = begin < end && end > position;
+  let stored = min(end, position);
+{%- else %}
+  let stored = end;
+{%- endif %}
+  let key = t / LANES;
+  let lane = t % LANES;
+  let group = {% if d.groups > 1 %}t / DIM4{% else %}0u{% endif %};
+  let own = {% if d.groups > 1 %}t % DIM4{% else %}t{% endif %};
+
+  // The first tile is on its way before anything waits.
+{%- for p in range(end=d.per) %}{% for i in range(end=d.quads) %}
+  var k{{ p }}_{{ i }}: Stored;
+{%- endfor %}{% endfor %}
+{%- for u in range(end=d.weighed) %}{% for j in range(end=d.own) %}
+  var v{{ u }}_{{ j }}: Stored;
+{%- endfor %}{% endfor %}
+  if (begin < stored) {
+    {{ <load_keys at="begin" per={d.per} quads={d.quads} lanes={c.lanes} step={d.step} /> }}
+{%- if c.values_ahead %}
+    {{ <load_values at="begin" weighed={d.weighed} own={d.own} groups={d.groups} wg={c.wg} /> }}
+{%- endif %}
+  }
+
+  // Norm and rotation: a team takes a head, a thread of it quads i and i + HALF.
+  let team = t / TEAM;
+  let member = t % TEAM;
+{%- for n in range(end=d.pairs) %}
+  let i{{ n }} = {% if d.ragged == 1 %}min(member + {{ n * d.team }}u, HALF - 1u){% else %}member + {{ n * d.team }}u{% endif %};
+{%- if d.ragged == 1 %}
+  let in{{ n }} = member + {{ n * d.team }}u < HALF;
+{%- endif %}
+{%- endfor %}
+{%- for p in range(end=d.passes) %}
+  let row{{ p }} = team + {{ p * d.teams }}u;
+{%- if s.append %}
+  let live{{ p }} = row{{ p }} < HEADS || mine && row{{ p }} < {{ d.rows }}u;
+  let base{{ p }} = select(first_head + row{{ p }}, {{ s.heads }}u + kv_head + {{ s.kv_heads }}u * (row{{ p }} - HEADS), row{{ p }} >= HEADS) * DIM4;
+{%- else %}
+  let live{{ p }} = row{{ p }} < HEADS;
+  let base{{ p }} = (first_head + row{{ p }}) * DIM4;
+{%- endif %}
+  var squares{{ p }} = 0.0;
+{%- for n in range(end=d.pairs) %}
+  var a{{ p }}_{{ n }} = vec4<f32>();
+  var b{{ p }}_{{ n }} = vec4<f32>();
+  var wa{{ p }}_{{ n }} = vec4<f32>(1.0);
+  var wb{{ p }}_{{ n }} = vec4<f32>(1.0);
+  if (live{{ p }}{% if d.ragged == 1 %} && in{{ n }}{% endif %}) {
+    a{{ p }}_{{ n }} = qkv_at(base{{ p }} + i{{ n }});
+    b{{ p }}_{{ n }} = qkv_at(base{{ p }} + HALF + i{{ n }});
+{%- if s.append %}
+    if (row{{ p }} <= HEADS) {
+      let of_row = select(0u, {{ d.norm_quads }}u, row{{ p }} == HEADS);
+      wa{{ p }}_{{ n }} = norms[of_row + i{{ n }}];
+      wb{{ p }}_{{ n }} = norms[of_row + HALF + i{{ n }}];
+    }
+{%- else %}
+    wa{{ p }}_{{ n }} = norms[i{{ n }}];
+    wb{{ p }}_{{ n }} = norms[HALF + i{{ n }}];
+{%- endif %}
+  }
+  squares{{ p }} += dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }});
+{%- endfor %}{% endfor %}
+{%- for n in range(end=d.pairs) %}
+  let e{{ n }}_0 = angle(position, 4u * i{{ n }});
+  let e{{ n }}_1 = angle(position, 4u * i{{ n }} + 1u);
+  let e{{ n }}_2 = angle(position, 4u * i{{ n }} + 2u);
+  let e{{ n }}_3 = angle(position, 4u * i{{ n }} + 3u);
+  let co{{ n }} = vec4<f32>(e{{ n }}_0.x, e{{ n }}_1.x, e{{ n }}_2.x, e{{ n }}_3.x);
+  let si{{ n }} = vec4<f32>(e{{ n }}_0.y, e{{ n }}_1.y, e{{ n }}_2.y, e{{ n }}_3.y);
+{%- endfor %}
+{%- if d.team_shuffled > 1 %}
+  for (var step_ = {{ d.team_shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
+{%- for p in range(end=d.passes) %}
+    squares{{ p }} += subgroupShuffleXor(squares{{ p }}, step_);
+{%- endfor %}
+  }
+{%- endif %}
+{%- if d.squares > 1 %}
+{%- for p in range(end=d.passes) %}
+  if (row{{ p }} < {{ d.rows }}u && member % {{ d.team_shuffled }}u == 0u) {
+    squares[row{{ p }} * {{ d.squares }}u + member / {{ d.team_shuffled }}u] = squares{{ p }};
+  }
+{%- endfor %}
+  workgroupBarrier();
+{%- for p in range(end=d.passes) %}
+  squares{{ p }} = 0.0;
+  for (var i = 0u; i < {{ d.squares }}u; i += 1u) {
+    squares{{ p }} += squares[min(row{{ p }}, {{ d.rows - 1 }}u) * {{ d.squares }}u + i];
+  }
+{%- endfor %}
+{%- endif %}
+{%- for p in range(end=d.passes) %}
+  let r{{ p }} = 1.0 / sqrt(squares{{ p }} / {{ s.dim }}.0 + {{ s.eps }});
+{%- for n in range(end=d.pairs) %}
+  if (live{{ p }}{% if d.ragged == 1 %} && in{{ n }}{% endif %}) {
+    let to = row{{ p }} * DIM4 + i{{ n }};
+    let a = a{{ p }}_{{ n }} * r{{ p }} * wa{{ p }}_{{ n }};
+    let b = b{{ p }}_{{ n }} * r{{ p }} * wb{{ p }}_{{ n }};
+{%- if s.append %}
+    // Values do not rotate.
+    let turns = row{{ p }} <= HEADS;
+    let ra = select(a, a * co{{ n }} - b * si{{ n }}, turns);
+    let rb = select(b, b * co{{ n }} + a * si{{ n }}, turns);
+    rows[to] = ra;
+    rows[to + HALF] = rb;
+    if (row{{ p }} >= HEADS && wid.x % {{ d.sharers }}u == 0u) {
+      let at = place(position, kv_head) + i{{ n }};
+      if (turns) {
+        k_put(at, ra, 0.0);
+        k_put(at + HALF, rb, 0.0);
+      } else {
+        v_put(at, ra, 0.0);
+        v_put(at + HALF, rb, 0.0);
+      }
+    }
+{%- else %}
+    rows[to] = a * co{{ n }} - b * si{{ n }};
+    rows[to + HALF] = b * co{{ n }} + a * si{{ n }};
+{%- endif %}
+  }
+{%- endfor %}{% endfor %}
+{%- for r in range(end=c.heads) %}
+  var top{{ r }} = NONE;
+  var sum{{ r }} = 0.0;
+{%- for j in range(end=d.own) %}
+  var o{{ r }}_{{ j }} = vec4<f32>();
+{%- endfor %}{% endfor %}
+  workgroupBarrier();
+{%- if s.append %}
+
+  // The token itself comes first: its score is every sum's first maximum.
+  if (mine) {
+{%- for r in range(end=c.heads) %}
+    var e{{ r }} = 0.0;
+{%- endfor %}
+{%- for i in range(end=d.quads) %}
+    let own_key_{{ i }} = rows[HEADS * DIM4 + lane + {{ i * c.lanes }}u];
+{%- for r in range(end=c.heads) %}
+    e{{ r }} += dot(own_key_{{ i }}, rows[{{ r }}u * DIM4 + lane + {{ i * c.lanes }}u]);
+{%- endfor %}{% endfor %}
+{%- if d.shuffled > 1 %}
+    for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
+{%- for r in range(end=c.heads) %}
+      e{{ r }} += subgroupShuffleXor(e{{ r }}, step_);
+{%- endfor %}
+    }
+{%- endif %}
+{%- if d.parts > 1 %}
+    if (key == 0u && lane % {{ d.shuffled }}u == 0u) {
+{%- for r in range(end=c.heads) %}
+      own_scores[{{ r * d.parts }}u + lane / {{ d.shuffled }}u] = e{{ r }};
+{%- endfor %}
+    }
+    workgroupBarrier();
+{%- for r in range(end=c.heads) %}
+    e{{ r }} = 0.0;
+    for (var i = 0u; i < {{ d.parts }}u; i += 1u) { e{{ r }} += own_scores[{{ r * d.parts }}u + i]; }
+{%- endfor %}
+{%- endif %}
+{%- for r in range(end=c.heads) %}
+    top{{ r }} = e{{ r }};
+{%- endfor %}
+    if (group == 0u) {
+{%- for r in range(end=c.heads) %}
+      sum{{ r }} = 1.0;
+{%- endfor %}
+{%- for j in range(end=d.own) %}
+      let own_value_{{ j }} = rows[(HEADS + 1u) * DIM4 + min(own + {{ j * c.wg }}u, DIM4 - 1u)];
+{%- for r in range(end=c.heads) %}
+      o{{ r }}_{{ j }} = own_value_{{ j }};
+{%- endfor %}{% endfor %}
+    }
+  }
+{%- endif %}
+
+  var side = 0u;
+  for (var at = begin; at < stored; at += KEYS) {
+    // Scores of one tile of keys, every key row read once for all query heads.
+{%- for p in range(end=d.per) %}{% for r in range(end=c.heads) %}
+    var s{{ r }}_{{ p }} = 0.0;
+{%- endfor %}{% endfor %}
+{%- for i in range(end=d.quads) %}
+{%- for r in range(end=c.heads) %}
+    let q{{ r }}_{{ i }} = rows[{{ r }}u * DIM4 + lane + {{ i * c.lanes }}u];
+{%- endfor %}
+{%- for p in range(end=d.per) %}
+    let w{{ p }}_{{ i }} = wide(k{{ p }}_{{ i }});
+{%- for r in range(end=c.heads) %}
+    s{{ r }}_{{ p }} += dot(w{{ p }}_{{ i }}, q{{ r }}_{{ i }});
+{%- endfor %}{% endfor %}{% endfor %}
+{%- if not c.values_ahead %}
+    {{ <load_values at="at" weighed={d.weighed} own={d.own} groups={d.groups} wg={c.wg} /> }}
+{%- endif %}
+    let next = at + KEYS;
+    if (next < stored) {
+      {{ <load_keys at="next" per={d.per} quads={d.quads} lanes={c.lanes} step={d.step} /> }}
+    }
+{%- if d.shuffled > 1 %}
+    for (var step_ = {{ d.shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
+{%- for p in range(end=d.per) %}{% for r in range(end=c.heads) %}
+      s{{ r }}_{{ p }} += subgroupShuffleXor(s{{ r }}_{{ p }}, step_);
+{%- endfor %}{% endfor %}
+    }
+{%- endif %}
+    if (lane % {{ d.shuffled }}u == 0u) {
+{%- for p in range(end=d.per) %}
+      let visible{{ p }} = at + key + {{ p * d.step }}u < stored;
+{%- for r in range(end=c.heads) %}
+      scores[((side * HEADS + {{ r }}u) * KEYS + key + {{ p * d.step }}u) * {{ d.parts }}u + lane / {{ d.shuffled }}u] = select({% if d.parts > 1 %}select(0.0, NONE, lane == 0u){% else %}NONE{% endif %}, s{{ r }}_{{ p }}, visible{{ p }});
+{%- endfor %}{% endfor %}
+    }
+    workgroupBarrier();
+
+    // Each thread finds the maxima and weighs the keys it adds by itself, which saves a barrier.
+{%- for r in range(end=c.heads) %}
+    let tile{{ r }} = (side * HEADS + {{ r }}u) * KEYS;
+    let old{{ r }} = top{{ r }};
+{%- for j in range(end=c.keys) %}
+    top{{ r }} = max(top{{ r }}, score_at(tile{{ r }} + {{ j }}u));
+{%- endfor %}
+    let f{{ r }} = exp(old{{ r }} - top{{ r }});
+    sum{{ r }} *= f{{ r }};
+{%- for j in range(end=d.own) %}
+    o{{ r }}_{{ j }} *= f{{ r }};
+{%- endfor %}
+{%- endfor %}
+{%- for u in range(end=d.weighed) %}
+{%- for r in range(end=c.heads) %}
+    let score{{ r }}_{{ u }} = score_at(tile{{ r }} + group + {{ u * d.groups }}u);
+    let p{{ r }}_{{ u }} = select(0.0, exp(score{{ r }}_{{ u }} - top{{ r }}), score{{ r }}_{{ u }} > NONE);
+    sum{{ r }} += p{{ r }}_{{ u }};
+{%- for j in range(end=d.own) %}
+    o{{ r }}_{{ j }} += p{{ r }}_{{ u }} * wide(v{{ u }}_{{ j }});
+{%- endfor %}{% endfor %}{% endfor %}
+{%- if c.values_ahead %}
+    if (next < stored) {
+      {{ <load_values at="next" weighed={d.weighed} own={d.own} groups={d.groups} wg={c.wg} /> }}
+    }
+{%- endif %}
+    side = 1u - side;
+  }
+{%- if d.groups > 1 %}
+
+  // The groups' sums come together in the first one.
+  if (group > 0u) {
+{%- for r in range(end=c.heads) %}
+    group_rows[((group - 1u) * HEADS + {{ r }}u) * DIM4 + own] = o{{ r }}_0;
+    if (own == 0u) { group_sums[(group - 1u) * HEADS + {{ r }}u] = sum{{ r }}; }
+{%- endfor %}
+  }
+  workgroupBarrier();
+  if (group == 0u) {
+{%- for g in range(end=d.groups - 1) %}{% for r in range(end=c.heads) %}
+    o{{ r }}_0 += group_rows[{{ g * c.heads + r }}u * DIM4 + own];
+    sum{{ r }} += group_sums[{{ g * c.heads + r }}u];
+{%- endfor %}{% endfor %}
+  }
+{%- endif %}
+{%- if d.groups > 1 %}
+  if (group > 0u) { return; }
+{%- endif %}
+{%- for r in range(end=c.heads) %}
+{%- if c.splits > 1 %}
+  let to{{ r }} = ((first_head + {{ r }}u) * {{ c.splits }}u + wid.y) * (DIM4 + 1u);
+{%- for j in range(end=d.own) %}
+  if (own + {{ j * c.wg }}u < DIM4) { partials[to{{ r }} + own + {{ j * c.wg }}u] = o{{ r }}_{{ j }}; }
+{%- endfor %}
+  if (own == 0u) { partials[to{{ r }} + DIM4] = vec4<f32>(top{{ r }}, sum{{ r }}, 0.0, 0.0); }
+{%- else %}
+{%- for j in range(end=d.own) %}
+  if (own + {{ j * c.wg }}u < DIM4) {
+    out_put((first_head + {{ r }}u) * DIM4 + own + {{ j * c.wg }}u, o{{ r }}_{{ j }} / sum{{ r }}, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
+  }
+{%- endfor %}
+{%- endif %}
+{%- endfor %}
+}
+
+{#- Loads a thread's share of the tile of keys at `at`: `per` rows, `step` rows apart. The last key
+    in the cache stands in for those past the end, which count for nothing. -#}
+{% component load_keys(at: string, per: integer, quads: integer, lanes: integer, step: integer) -%}
+{% for p in range(end=per) -%}
+    let row_k{{ p }} = place(min({{ at }} + key + {{ p * step }}u, stored - 1u), kv_head) + lane;
+{%- for i in range(end=quads) %}
+    k{{ p }}_{{ i }} = k[row_k{{ p }} + {{ i * lanes }}u];
+{%- endfor %}
+    {% endfor %}
+{%- endcomponent load_keys %}
+
+{#- Likewise its share of the values: every `groups`-th key's row, of which it has `own` quads. -#}
+{% component load_values(at: string, weighed: integer, own: integer, groups: integer, wg: integer) -%}
+{% for u in range(end=weighed) -%}
+    let row_v{{ u }} = place(min({{ at }} + group + {{ u * groups }}u, stored - 1u), kv_head);
+{%- for j in range(end=own) %}
+    v{{ u }}_{{ j }} = v[row_v{{ u }} + min(own + {{ j * wg }}u, DIM4 - 1u)];
+{%- endfor %}
+    {% endfor %}
+{%- endcomponent load_values %}
