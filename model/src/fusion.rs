@@ -9,4 +9,6 @@ use serde::{Deserialize, Serialize};
 pub struct Fusion {
     /// Rotation, the append to the cache and attention, by `decode_attention`.
     pub attention: bool,
+    /// Residual sums and norms, made by every workgroup of the product that reads them.
+    pub norms: bool,
 }

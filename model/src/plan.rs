@@ -22,7 +22,7 @@ use crate::{
     backend::{Backend, Step, View},
     config::{LayerKind, TextConfig},
     fusion::Fusion,
-    weights::{Layer, Product, TableParts, Weights},
+    weights::{Layer, Product, Site, TableParts, Weights},
 };
 
 /// Slots of the ring of chosen tokens that the host reads behind.
@@ -54,6 +54,23 @@ pub(crate) enum Stream {
     Whole(View),
     /// To be completed.
     Pending { x: View, y: View, post: View, scalar: View },
+}
+
+impl Stream {
+    /// With the sum of a block's result still to be made by the norm that ends it.
+    fn pending(x: View, y: View, site: &Site) -> Self {
+        Self::Pending { x, y, post: site.post, scalar: site.scalar }
+    }
+}
+
+/// What stands before a product: the stream is completed, scaled if `scaled`, and normalised by the
+/// site's `pre` if `norm`.
+#[derive(Debug, Clone, Copy)]
+struct Before<'s> {
+    stream: Stream,
+    scaled: bool,
+    norm: bool,
+    site: &'s Site,
 }
 
 /// What the host gathers per-layer embeddings into, where the device cannot bind their table.
@@ -146,6 +163,21 @@ impl Builder<'_> {
         epilogue: Epilogue,
         x: View,
         aux: Option<View>,
+        out: (View, Act),
+    ) -> Result<()> {
+        let mut bound = vec![("run", self.run), ("x", x)];
+        bound.extend(p.grids.map(|v| ("grids", v)));
+        self.product_with(label, p, epilogue, None, bound, aux, out)
+    }
+
+    fn product_with(
+        &mut self,
+        label: &str,
+        p: &Product,
+        epilogue: Epilogue,
+        norm: Option<norm::Shape>,
+        input: Vec<(&'static str, View)>,
+        aux: Option<View>,
         (out, out_act): (View, Act),
     ) -> Result<()> {
         for part in &p.parts {
@@ -156,7 +188,7 @@ impl Builder<'_> {
                 columns: p.columns,
                 format: p.format,
                 scale: p.scale,
-                x: p.input,
+                x: norm.as_ref().and_then(|n| n.out).unwrap_or(p.input),
                 out: out_act,
                 grids: p.gridded,
                 epilogue,
@@ -168,10 +200,11 @@ impl Builder<'_> {
                     Epilogue::Softcap => self.config.softcap.map_or(0.0, f64::from),
                     _ => 0.0,
                 },
+                norm: norm.clone(),
             };
-            let mut bound = vec![("run", self.run), ("w", part.weights), ("x", x), ("out", out)];
+            let mut bound = vec![("w", part.weights), ("out", out)];
+            bound.extend(&input);
             bound.extend(part.scales.map(|v| ("scales", v)));
-            bound.extend(p.grids.map(|v| ("grids", v)));
             bound.extend(aux.map(|v| ("aux", v)));
             let workload = match self.rows {
                 Rows::One => Workload::Gemv(shape),
@@ -182,52 +215,54 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Completes `stream` and normalises it by `pre` into `out`, or only completes it.
-    /// Returns the complete residual stream.
-    fn norm(
+    /// A product of the stream as `before` says; `names` are those of the two dispatches, of the
+    /// buffer for the completed stream and of the one for the product's input. Returns the
+    /// completed stream.
+    async fn normed_product(
         &mut self,
-        label: String,
-        stream: Stream,
-        sum: Option<View>,
-        pre: Option<View>,
-        out: Option<(View, Act, Option<View>)>,
+        names: [String; 4],
+        before: Before<'_>,
+        p: &Product,
+        epilogue: Epilogue,
+        aux: Option<View>,
+        out: (View, Act),
     ) -> Result<View> {
-        let (x, residual, scaled) = match stream {
-            Stream::Whole(x) => (x, None, None),
-            Stream::Pending { x, y, post, scalar } => (x, Some((y, post)), Some(scalar)),
+        let [norm_name, product_name, sum_name, input_name] = names;
+        let (hidden, site) = (u(self.config.hidden), before.site);
+        let (x, y) = match before.stream {
+            Stream::Whole(x) => (x, None),
+            Stream::Pending { x, y, .. } => (x, Some(y)),
         };
-        self.norm_of(label, x, residual, scaled, sum, pre, out)
-    }
-
-    fn norm_of(
-        &mut self,
-        label: String,
-        x: View,
-        residual: Option<(View, View)>,
-        scalar: Option<View>,
-        sum: Option<View>,
-        pre: Option<View>,
-        out: Option<(View, Act, Option<View>)>,
-    ) -> Result<View> {
+        let sum = match y {
+            Some(_) => Some(self.vector(&sum_name, hidden, Act::F32).await?),
+            None => None,
+        };
+        // A matrix in parts would make the same norms once for each.
+        let joined = self.fusion.norms && self.rows == Rows::One && p.parts.len() == 1;
+        // What stays in a workgroup need not be f16.
+        let input = if joined && !p.input.is_int() { Act::F32 } else { p.input };
         let shape = norm::Shape {
-            width: u(self.config.hidden),
-            residual: residual.is_some(),
-            y: self.act,
-            scaled: scalar.is_some(),
-            norm: pre.is_some(),
-            out: out.map(|(_, act, _)| act),
+            width: hidden,
+            residual: y.is_some(),
+            y: if y.is_some() { self.act } else { Act::F32 },
+            scaled: before.scaled && y.is_some(),
+            norm: before.norm,
+            out: Some(input),
             eps: self.eps(),
         };
-        let mut bound = vec![("x", x)];
-        bound.extend(residual.into_iter().flat_map(|(y, post)| [("y", y), ("post", post)]));
-        bound.extend(sum.map(|v| ("sum", v)));
-        bound.extend(scalar.map(|v| ("scalar", v)));
-        bound.extend(pre.map(|v| ("pre", v)));
-        if let Some((view, _, grids)) = out {
-            bound.push(("out", view));
-            bound.extend(grids.map(|g| ("grids", g)));
+        let mut bound = vec![("run", self.run), ("x", x)];
+        bound.extend(y.map(|y| ("y", y)));
+        bound.extend(sum.map(|sum| ("sum", sum)));
+        if joined {
+            bound.push(("site", site.all));
+            self.product_with(&product_name, p, epilogue, Some(shape), bound, aux, out)?;
+        } else {
+            let h = self.vector(&input_name, hidden, p.input).await?;
+            bound.extend([("post", site.post), ("pre", site.pre), ("scalar", site.scalar), ("out", h)]);
+            bound.extend(p.grids.map(|v| ("grids", v)));
+            self.push(norm_name, Workload::Norm(shape), &bound)?;
+            self.product(&product_name, p, epilogue, h, aux, out)?;
         }
-        self.push(label, Workload::Norm(shape), &bound)?;
         Ok(sum.unwrap_or(x))
     }
 
@@ -240,15 +275,15 @@ impl Builder<'_> {
         let table = self.vector("ple_rows", all, Act::F32).await?;
         self.gather("ple_rows", &w.ple_table, (c.ple_dim as f64).sqrt(), table, host)?;
         let context = self.vector("ple_context", all, self.act).await?;
-        let input = if w.ple_projection.input == Act::F32 && w.ple_projection.grids.is_none() {
-            x
+        if w.ple_projection.input == Act::F32 && w.ple_projection.grids.is_none() {
+            let out = (context, self.act);
+            self.product("ple_projection", &w.ple_projection, Epilogue::Store, x, None, out)?;
         } else {
-            let h = self.vector("ple_input", u(c.hidden), w.ple_projection.input).await?;
-            let out = Some((h, w.ple_projection.input, w.ple_projection.grids));
-            self.norm_of("ple_input".into(), x, None, None, None, None, out)?;
-            h
-        };
-        self.product("ple_projection", &w.ple_projection, Epilogue::Store, input, None, (context, self.act))?;
+            let names = ["ple_input", "ple_projection", "", "ple_input"].map(str::to_owned);
+            let before = Before { stream: Stream::Whole(x), scaled: false, norm: false, site: &w.embedding };
+            let out = (context, self.act);
+            self.normed_product(names, before, &w.ple_projection, Epilogue::Store, None, out).await?;
+        }
         let ple = self.ple().await?;
         let shape = ple_mix::Shape {
             layers: u(c.num_layers()),
@@ -306,81 +341,54 @@ impl Builder<'_> {
         let act = self.act;
         let name = |b: &Self, what: &str| b.of_layer(i, what);
 
-        let n = name(self, "x");
-        let x0 = self.vector(&n, hidden, Act::F32).await?;
-        let n = name(self, "h");
-        let h = self.vector(&n, hidden, w.qkv.input).await?;
-        let sum = matches!(stream, Stream::Pending { .. }).then_some(x0);
-        let out = Some((h, w.qkv.input, w.qkv.grids));
-        let x = self.norm(format!("{i}.input_norm"), stream, sum, Some(w.input_norm), out)?;
+        let n = name(self, "qkv");
+        let qkv = self.vector(&n, w.qkv.rows, act).await?;
+        let names = [format!("{i}.input_norm"), format!("{i}.qkv"), name(self, "x"), name(self, "h")];
+        let before = Before { stream, scaled: true, norm: true, site: &w.input };
+        let x = self.normed_product(names, before, &w.qkv, Epilogue::Store, None, (qkv, act)).await?;
 
-        let o_in = self.attention(i, w, h).await?;
+        let o_in = self.attention(i, w, qkv).await?;
         let n = name(self, "o");
         let o = self.vector(&n, hidden, act).await?;
         self.product(&format!("{i}.o"), &w.o, Epilogue::Store, o_in, None, (o, act))?;
 
-        let n = name(self, "x1");
-        let x1 = self.vector(&n, hidden, Act::F32).await?;
-        let n = name(self, "h1");
-        let h1 = self.vector(&n, hidden, w.gate_up.input).await?;
-        let out = Some((h1, w.gate_up.input, w.gate_up.grids));
-        let post = Some((o, w.post_attention));
-        self.norm_of(format!("{i}.ffn_norm"), x, post, None, Some(x1), Some(w.pre_feedforward), out)?;
-
         let n = name(self, "ffn");
         let ffn = self.vector(&n, w.gate_up.rows, w.down.input).await?;
-        self.product(&format!("{i}.gate_up"), &w.gate_up, Epilogue::Geglu, h1, None, (ffn, w.down.input))?;
+        let names = [format!("{i}.ffn_norm"), format!("{i}.gate_up"), name(self, "x1"), name(self, "h1")];
+        let stream = Stream::pending(x, o, &w.feedforward);
+        let before = Before { stream, scaled: false, norm: true, site: &w.feedforward };
+        let out = (ffn, w.down.input);
+        let x1 = self.normed_product(names, before, &w.gate_up, Epilogue::Geglu, None, out).await?;
         let n = name(self, "down");
         let down = self.vector(&n, hidden, act).await?;
         self.product(&format!("{i}.down"), &w.down, Epilogue::Store, ffn, None, (down, act))?;
 
         // The per-layer gate reads the residual stream as it is.
-        let n = name(self, "x2");
-        let x2 = self.vector(&n, hidden, Act::F32).await?;
-        let n = name(self, "h2");
-        let h2 = self.vector(&n, hidden, w.ple_gate.input).await?;
-        let out = Some((h2, w.ple_gate.input, w.ple_gate.grids));
-        self.norm_of(
-            format!("{i}.ple_norm"),
-            x1,
-            Some((down, w.post_feedforward)),
-            None,
-            Some(x2),
-            None,
-            out,
-        )?;
-
         let ple = self.ple().await?;
         let row = Act::F32.row_bytes(u(c.ple_dim)) * u64::from(self.capacity());
         let ple = ple.part(row * i as u64, row);
         let n = name(self, "ple_gate");
         let gate = self.vector(&n, u(c.ple_dim), w.ple_proj.input).await?;
-        self.product(
-            &format!("{i}.ple_gate"),
-            &w.ple_gate,
-            Epilogue::Ple,
-            h2,
-            Some(ple),
-            (gate, w.ple_proj.input),
-        )?;
+        let names = [format!("{i}.ple_norm"), format!("{i}.ple_gate"), name(self, "x2"), name(self, "h2")];
+        let stream = Stream::pending(x1, down, &w.ple);
+        let before = Before { stream, scaled: false, norm: false, site: &w.ple };
+        let out = (gate, w.ple_proj.input);
+        let x2 = self.normed_product(names, before, &w.ple_gate, Epilogue::Ple, Some(ple), out).await?;
         let n = name(self, "ple_proj");
         let y = self.vector(&n, hidden, act).await?;
         self.product(&format!("{i}.ple_proj"), &w.ple_proj, Epilogue::Store, gate, None, (y, act))?;
-        Ok(Stream::Pending { x: x2, y, post: w.post_ple, scalar: w.scalar })
+        let next = self.weights.layers.get(i + 1).map_or(&self.weights.last, |next| &next.input);
+        Ok(Stream::pending(x2, y, next))
     }
 
-    /// q/k/v, rotation, cache, attention. Returns what the output projection reads.
-    async fn attention(&mut self, i: usize, w: &Layer, h: View) -> Result<View> {
+    /// Rotation, cache, attention. Returns what the output projection reads.
+    async fn attention(&mut self, i: usize, w: &Layer, qkv: View) -> Result<View> {
         let c = self.config;
         let (heads, dim) = (u(c.heads), u(c.head_dim(i)));
         let source = c.kv_source(i);
         let cache = self.caches[source].unwrap_or_else(|| panic!("layer {source} owns a cache"));
         let kv_heads = u(c.kv_heads(source));
         let full = c.kind(i) == LayerKind::Full;
-
-        let n = self.of_layer(i, "qkv");
-        let qkv = self.vector(&n, w.qkv.rows, self.act).await?;
-        self.product(&format!("{i}.qkv"), &w.qkv, Epilogue::Store, h, None, (qkv, self.act))?;
 
         let n = self.of_layer(i, "attention");
         let out = self.vector(&n, heads * dim, w.o.input).await?;
@@ -471,23 +479,33 @@ impl Builder<'_> {
 
     /// Makes a pending addition, so that the stream can be read. `name` gives it a buffer.
     pub(crate) async fn settle(&mut self, stream: Stream, name: &str) -> Result<View> {
+        let (x, y, post, scalar) = match stream {
+            Stream::Whole(x) => return Ok(x),
+            Stream::Pending { x, y, post, scalar } => (x, y, post, scalar),
+        };
         let sum = self.vector(name, u(self.config.hidden), Act::F32).await?;
-        self.norm(name.to_owned(), stream, Some(sum), None, None)
+        let shape = norm::Shape {
+            width: u(self.config.hidden),
+            residual: true,
+            y: self.act,
+            scaled: true,
+            norm: false,
+            out: None,
+            eps: self.eps(),
+        };
+        let bound = [("x", x), ("y", y), ("post", post), ("sum", sum), ("scalar", scalar)];
+        self.push(name.to_owned(), Workload::Norm(shape), &bound)?;
+        Ok(sum)
     }
 
     /// Final norm and head. Returns the logits: f32 rows of [`stride`]`(vocab)`.
     pub(crate) async fn head(&mut self, stream: Stream) -> Result<View> {
-        let (w, hidden) = (self.weights, u(self.config.hidden));
-        let sum = match stream {
-            Stream::Pending { .. } => Some(self.vector("last_x", hidden, Act::F32).await?),
-            Stream::Whole(_) => None,
-        };
-        let h = self.vector("last_h", hidden, w.head.input).await?;
-        let out = Some((h, w.head.input, w.head.grids));
-        self.norm("final_norm".into(), stream, sum, Some(w.final_norm), out)?;
+        let w = self.weights;
         let logits = self.vector("logits", u(self.config.vocab_size), Act::F32).await?;
         let epilogue = if self.config.softcap.is_some() { Epilogue::Softcap } else { Epilogue::Store };
-        self.product("head", &w.head, epilogue, h, None, (logits, Act::F32))?;
+        let names = ["final_norm", "head", "last_x", "last_h"].map(str::to_owned);
+        let before = Before { stream, scaled: true, norm: true, site: &w.last };
+        self.normed_product(names, before, &w.head, epilogue, None, (logits, Act::F32)).await?;
         Ok(logits)
     }
 

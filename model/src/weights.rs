@@ -30,6 +30,23 @@ pub(crate) struct Product {
     pub(crate) grids: Option<View>,
     /// First row of the second and third stacked matrix.
     pub(crate) splits: (u32, u32),
+    /// What is in `grids`, or zeros.
+    row: [f32; 8],
+}
+
+/// What the norms before a product need, in one range as [`gemv::Shape::norm`] lays it out:
+/// a kernel binds all of it, or each part.
+///
+/// [`gemv::Shape::norm`]: wgforge_codegen::kernels::gemv::Shape::norm
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site {
+    pub(crate) all: View,
+    /// Weights of the norm that ends the block before; zeros before the first.
+    pub(crate) post: View,
+    /// Weights of the norm that begins this block; zeros where there is none.
+    pub(crate) pre: View,
+    /// Factor of the sum; 1 where there is none.
+    pub(crate) scalar: View,
 }
 
 /// Rows of a matrix that fit one binding.
@@ -62,16 +79,16 @@ pub(crate) struct Layer {
     pub(crate) down: Product,
     pub(crate) ple_gate: Product,
     pub(crate) ple_proj: Product,
-    pub(crate) input_norm: View,
-    pub(crate) post_attention: View,
-    pub(crate) pre_feedforward: View,
-    pub(crate) post_feedforward: View,
-    pub(crate) post_ple: View,
+    /// Before `qkv`: ends the layer before.
+    pub(crate) input: Site,
+    /// Before `gate_up`: ends attention.
+    pub(crate) feedforward: Site,
+    /// Before `ple_gate`: ends the feed-forward block.
+    pub(crate) ple: Site,
     pub(crate) q_norm: View,
     pub(crate) k_norm: Option<View>,
     /// `q_norm` and, where there is one, `k_norm` behind it.
     pub(crate) head_norms: View,
-    pub(crate) scalar: View,
 }
 
 /// All weights of a model.
@@ -82,7 +99,10 @@ pub(crate) struct Weights {
     pub(crate) ple_table: TableParts,
     pub(crate) ple_projection: Product,
     pub(crate) ple_norm: View,
-    pub(crate) final_norm: View,
+    /// Before `ple_projection`, which has grids only.
+    pub(crate) embedding: Site,
+    /// Before `head`: ends the last layer.
+    pub(crate) last: Site,
     pub(crate) head: Product,
     /// Rotation tables for sliding and full layers.
     pub(crate) angles: [View; 2],
@@ -125,11 +145,16 @@ impl Weights {
         let ple_table = l.table(&Matrix::table(checkpoint.ple_table()?, mode), true).await?;
         let ple_projection = l.product(vec![checkpoint.ple_projection()?], None, false).await?;
         let ple_norm = l.vector(&checkpoint.ple_projection_norm()?).await?;
-        let final_norm = l.vector(&checkpoint.final_norm()?).await?;
+        let embedding = l.site(None, None, config.hidden, &ple_projection).await?;
         let mut layers = Vec::with_capacity(config.num_layers());
+        // What ends a layer stands before what begins the next.
+        let mut before = None;
         for i in 0..config.num_layers() {
-            layers.push(l.layer(checkpoint, i).await?);
+            let (layer, end) = l.layer(checkpoint, i, before).await?;
+            layers.push(layer);
+            before = Some(end);
         }
+        let last = l.site(before, Some(&checkpoint.final_norm()?), config.hidden, &head).await?;
         let angles = [
             l.angles(config, crate::config::LayerKind::Sliding).await?,
             l.angles(config, crate::config::LayerKind::Full).await?,
@@ -142,7 +167,8 @@ impl Weights {
             ple_table,
             ple_projection,
             ple_norm,
-            final_norm,
+            embedding,
+            last,
             head,
             angles,
             bytes_per_token,
@@ -151,8 +177,15 @@ impl Weights {
 }
 
 impl Loader<'_> {
-    async fn layer(&mut self, checkpoint: &Checkpoint, i: usize) -> Result<Layer> {
+    /// Layer `i`, and what ends it: `before` is what ended the one before.
+    async fn layer(
+        &mut self,
+        checkpoint: &Checkpoint,
+        i: usize,
+        before: Option<(Vec<f32>, f32)>,
+    ) -> Result<(Layer, (Vec<f32>, f32))> {
         let w = checkpoint.layer(i)?;
+        let hidden = w.input_norm.len();
         let down_in = w.down.grids.map_or(0.0, |g| g.input);
         let proj_in = w.ple_proj.grids.map_or(0.0, |g| g.input);
         let mut qkv = vec![w.q];
@@ -164,22 +197,50 @@ impl Loader<'_> {
         let q_bytes = norms.len() as u64 * 4;
         norms.extend(w.k_norm.as_deref().map(padded).unwrap_or_default());
         let head_norms = self.backend.constant(&norms).await?;
-        Ok(Layer {
-            qkv: self.product(qkv, None, false).await?,
+        let qkv = self.product(qkv, None, false).await?;
+        let gate_up = self.product(vec![w.gate, w.up], Some(down_in), true).await?;
+        let ple_gate = self.product(vec![w.ple_gate], Some(proj_in), false).await?;
+        let end = |norm: &[f32]| Some((norm.to_vec(), 1.0));
+        let layer = Layer {
+            input: self.site(before, Some(&w.input_norm), hidden, &qkv).await?,
+            feedforward: self
+                .site(end(&w.post_attention_norm), Some(&w.pre_feedforward_norm), hidden, &gate_up)
+                .await?,
+            ple: self.site(end(&w.post_feedforward_norm), None, hidden, &ple_gate).await?,
+            qkv,
             o: self.product(vec![w.o], None, false).await?,
-            gate_up: self.product(vec![w.gate, w.up], Some(down_in), true).await?,
+            gate_up,
             down: self.product(vec![w.down], None, false).await?,
-            ple_gate: self.product(vec![w.ple_gate], Some(proj_in), false).await?,
+            ple_gate,
             ple_proj: self.product(vec![w.ple_proj], None, false).await?,
-            input_norm: self.vector(&w.input_norm).await?,
-            post_attention: self.vector(&w.post_attention_norm).await?,
-            pre_feedforward: self.vector(&w.pre_feedforward_norm).await?,
-            post_feedforward: self.vector(&w.post_feedforward_norm).await?,
-            post_ple: self.vector(&w.post_ple_norm).await?,
             q_norm: head_norms.part(0, q_bytes),
             k_norm: w.k_norm.is_some().then(|| head_norms.part(q_bytes, head_norms.bytes - q_bytes)),
             head_norms,
-            scalar: self.vector(&[w.scalar]).await?,
+        };
+        Ok((layer, (w.post_ple_norm.to_vec(), w.scalar)))
+    }
+
+    /// What stands before `product`: the norm and the factor that end a block, and the norm that
+    /// begins the next.
+    async fn site(
+        &mut self,
+        end: Option<(Vec<f32>, f32)>,
+        pre: Option<&[f32]>,
+        hidden: usize,
+        product: &Product,
+    ) -> Result<Site> {
+        let zeros = vec![0.0; hidden];
+        let (post, scalar) = end.unwrap_or_else(|| (zeros.clone(), 1.0));
+        let (mut words, bytes) = (padded(&post), Act::F32.row_bytes(to_u32(hidden)));
+        words.extend(padded(pre.unwrap_or(&zeros)));
+        words.extend(padded(&[scalar]));
+        words.extend(padded(&product.row));
+        let all = self.backend.constant(&words).await?;
+        Ok(Site {
+            all,
+            post: all.part(0, bytes),
+            pre: all.part(bytes, bytes),
+            scalar: all.part(2 * bytes, Act::F32.row_bytes(1)),
         })
     }
 
@@ -267,6 +328,7 @@ impl Loader<'_> {
             gridded: grids.is_some(),
             grids: if any { Some(self.backend.constant(&row.map(f32::to_bits)).await?) } else { None },
             splits,
+            row,
         })
     }
 
