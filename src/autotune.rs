@@ -136,6 +136,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     for note in autotune::save_merged(&database, &path)? {
         eprintln!("notice: {note}");
     }
+    // A run that is killed before this loses neither what it settled nor the confirmation.
+    if !stopped {
+        evidence.end()?;
+    }
     outcome.saved.push(path);
     if let Some(file) = &args.out {
         autotune::save(&database, file)?;

@@ -117,6 +117,7 @@ fn one_call_tunes_a_kernel_of_another_crate() {
     );
     let text = std::fs::read_to_string(&evidence).expect("was written");
     assert!(text.contains(r#""outcome":"wrong""#) && text.contains(r#""outcome":"proven""#), "{text}");
+    assert!(text.ends_with("{\"line\":\"end\"}\n"), "it came to its end: {text}");
     assert!(std::fs::read_to_string(&report).expect("was written").contains("double"));
 
     let file = folder.path().join("tuned.toml");
