@@ -188,7 +188,10 @@ fn confirm(
         .settled
         .iter()
         .filter(|s| s.changed())
-        .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
+        .filter_map(|s| {
+            let before = s.before.as_ref().and_then(|b| s.workload.with_config(b.config.clone()).ok());
+            s.variant().map(|variant| Change { workload: s.workload.clone(), before, variant })
+        })
         .collect();
     if changes.is_empty() {
         return Ok(());

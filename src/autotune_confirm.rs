@@ -32,11 +32,20 @@ pub(crate) struct Verdict {
     pub(crate) dropped: Vec<Workload>,
 }
 
-/// A kernel that would be computed otherwise than now.
+/// A kernel that would be computed otherwise than before.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) workload: Workload,
+    /// `None` where it could not run.
+    pub(crate) before: Option<Variant>,
     pub(crate) variant: Variant,
+}
+
+/// What the winners are compared with: the kernels present, which may be winners of an earlier run
+/// that was stopped before it confirmed them, as they were before the changes.
+fn base(present: &Kernels, changes: &[Change]) -> Kernels {
+    let before: Vec<Variant> = changes.iter().filter_map(|c| c.before.clone()).collect();
+    present.with(&before)
 }
 
 /// The groups in which winners are taken or left: kernels of one family help or hurt alike.
@@ -68,6 +77,7 @@ pub(crate) fn confirm(
     quiet: bool,
 ) -> Result<Verdict> {
     let mut verdict = Verdict::default();
+    let base = base(present, changes);
     // A decoded token.
     let mut token: Option<Duration> = None;
     for (what, prefill) in [("decode", false), ("prefill", true)] {
@@ -116,7 +126,7 @@ pub(crate) fn confirm(
             skipped(needed(0, guess));
             continue;
         }
-        session.model.set_kernels(present.clone());
+        session.model.set_kernels(base.clone());
         // The first one makes the pipelines.
         let begun = Instant::now();
         short_sample(session, prefill)?;
@@ -149,7 +159,7 @@ pub(crate) fn confirm(
                 .filter(|(_, used)| **used)
                 .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
                 .collect();
-            session.model.set_kernels(present.with(&taken));
+            session.model.set_kernels(base.with(&taken));
             measure(session, prefill)
         });
         bar.finish_and_clear();
@@ -218,5 +228,23 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
         if short || seconds >= SAMPLE_S {
             return Ok(seconds / steps);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgforge::codegen::{Caps, shapes};
+
+    #[test]
+    fn winners_saved_by_a_stopped_run_are_compared_with_what_was_before_them() {
+        let caps = Caps::webgpu_baseline();
+        let workload = shapes::odd().into_iter().find(|w| w.kernel() == "norm").expect("a norm");
+        let before = workload.generic(&caps);
+        let all = workload.candidates(&caps);
+        let variant = all.into_iter().find(|v| *v != before).expect("another candidate");
+        let present = Kernels::generic(&caps).with(std::slice::from_ref(&variant));
+        let change = Change { workload: workload.clone(), before: Some(before.clone()), variant };
+        assert_eq!(base(&present, &[change]).choose(workload).expect("runs"), before);
     }
 }
