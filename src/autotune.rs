@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) confirmed: Vec<(String, Confirmed)>,
     /// Winners that did not show in the whole program.
     pub(crate) dropped: Vec<Workload>,
+    /// Workloads with another winner than before that was not measured in the whole program.
+    pub(crate) unconfirmed: Vec<Workload>,
     /// Where the results are.
     pub(crate) saved: Vec<PathBuf>,
     pub(crate) seed: u64,
@@ -124,8 +126,17 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         format!("tuning; what was settled is in {} and is resumed by the next run", evidence.path().display())
     })?;
 
-    let mut outcome =
-        Outcome { tuned, confirmed: Vec::new(), dropped: Vec::new(), saved: Vec::new(), seed, mode };
+    let changed = tuned.settled.iter().filter(|s| s.changed());
+    let unconfirmed = changed.map(|s| s.workload.clone()).collect();
+    let mut outcome = Outcome {
+        tuned,
+        confirmed: Vec::new(),
+        dropped: Vec::new(),
+        unconfirmed,
+        saved: Vec::new(),
+        seed,
+        mode,
+    };
     if confirming && !outcome.tuned.stopped {
         confirm(&mut session, &present, &mut outcome, deadline, args.json)?;
     }
@@ -155,8 +166,12 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         report::print(&session, &outcome)?;
     }
     if stopped {
+        let unconfirmed = match outcome.unconfirmed.len() {
+            0 => String::new(),
+            n => format!(" ({n} changed and not confirmed in whole tokens)"),
+        };
         bail!(
-            "stopped; {} kernels are settled and saved, run `wgforge autotune` again for the rest",
+            "stopped; {} kernels are settled and saved{unconfirmed}, run `wgforge autotune` again for the rest",
             outcome.tuned.settled.len()
         );
     }
@@ -199,6 +214,7 @@ fn confirm(
     let verdict = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
     outcome.confirmed = verdict.confirmed;
     outcome.dropped = verdict.dropped;
+    outcome.unconfirmed = verdict.unconfirmed;
     Ok(())
 }
 
@@ -246,7 +262,8 @@ pub(crate) fn named(workload: &Workload) -> String {
 }
 
 /// One settled workload as JSON.
-pub(crate) fn as_json(one: &Settled, dropped: bool) -> Value {
+pub(crate) fn as_json(one: &Settled, outcome: &Outcome) -> Value {
+    let among = |list: &[Workload]| list.contains(&one.workload);
     json!({
         "kernel": one.workload.kernel(),
         "shape": serde_json::from_str::<Value>(&one.workload.shape_json()).unwrap_or_default(),
@@ -267,6 +284,8 @@ pub(crate) fn as_json(one: &Settled, dropped: bool) -> Value {
         "candidates": one.records.len(),
         "refused": one.records.iter().filter(|r| r.reason.is_some()).count(),
         "ended": one.ended,
-        "kept": !dropped,
+        "kept": !among(&outcome.dropped),
+        // Nothing is to be confirmed where nothing changed.
+        "confirmed": one.changed().then(|| !among(&outcome.unconfirmed)),
     })
 }

@@ -20,6 +20,9 @@ const ROUNDS: usize = 9;
 /// Seconds a sample should take, so that a scheduler's slice does not decide.
 const SAMPLE_S: f64 = 0.3;
 
+/// The part of the time that decode gets where prefill is to be measured as well.
+const DECODE: f64 = 0.6;
+
 /// Tokens of a prompt where software computes.
 const SHORT_PROMPT: u32 = 16;
 
@@ -30,6 +33,8 @@ pub(crate) struct Verdict {
     pub(crate) confirmed: Vec<(String, Confirmed)>,
     /// Workloads of the groups that do not stay.
     pub(crate) dropped: Vec<Workload>,
+    /// Workloads whose winners no whole token was measured with: their own times decided.
+    pub(crate) unconfirmed: Vec<Workload>,
 }
 
 /// A kernel that would be computed otherwise than before.
@@ -66,9 +71,15 @@ fn in_prefill(family: &str) -> bool {
     matches!(family, "prefill products" | "prefill attention")
 }
 
+/// Whether Ctrl-C asked for the end.
+fn stopped() -> bool {
+    console::interrupted().load(Ordering::SeqCst)
+}
+
 /// Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
 /// Where there is no time to measure each group, all of them are one; where there is none for that
-/// either, the kernels' own times have to do, with a notice.
+/// either, the kernels' own times have to do, with a notice. Ctrl-C ends it with what was measured
+/// to its end.
 pub(crate) fn confirm(
     session: &mut Session,
     present: &Kernels,
@@ -76,12 +87,13 @@ pub(crate) fn confirm(
     deadline: Instant,
     quiet: bool,
 ) -> Result<Verdict> {
-    let mut verdict = Verdict::default();
+    let unconfirmed = changes.iter().map(|c| c.workload.clone()).collect();
+    let mut verdict = Verdict { unconfirmed, ..Verdict::default() };
     let base = base(present, changes);
     // A decoded token.
     let mut token: Option<Duration> = None;
     for (what, prefill) in [("decode", false), ("prefill", true)] {
-        if console::interrupted().load(Ordering::SeqCst) {
+        if stopped() {
             break;
         }
         let mut families: Vec<(String, Vec<&Change>)> = Vec::new();
@@ -98,6 +110,10 @@ pub(crate) fn confirm(
         let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
         // How long a measurement takes decides how many there can be.
         let start = Instant::now();
+        // Whatever decode could use up, prefill would lack.
+        let shared = !prefill && changes.iter().any(|c| in_prefill(family(&c.workload)));
+        let part = if shared { DECODE } else { 1.0 };
+        let deadline = start + deadline.saturating_duration_since(start).mul_f64(part);
         if start >= deadline {
             bar.finish_and_clear();
             eprintln!(
@@ -150,8 +166,11 @@ pub(crate) fn confirm(
         }
         let groups: Vec<Group> =
             families.iter().map(|(name, list)| Group { name: name.clone(), kernels: list.len() }).collect();
-        let mut over = || Instant::now() >= deadline || console::interrupted().load(Ordering::SeqCst);
+        let mut over = || Instant::now() >= deadline || stopped();
         let measured = confirm_groups(&groups, ROUNDS, &mut over, &mut |used| {
+            if stopped() {
+                return Err(None);
+            }
             bar.tick();
             let taken: Vec<Variant> = families
                 .iter()
@@ -160,10 +179,15 @@ pub(crate) fn confirm(
                 .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
                 .collect();
             session.model.set_kernels(base.with(&taken));
-            measure(session, prefill)
+            measure(session, prefill).map_err(Some)
         });
         bar.finish_and_clear();
-        let mut measured = measured?;
+        let mut measured = match measured {
+            Ok(measured) => measured,
+            Err(Some(error)) => return Err(error),
+            Err(None) => break,
+        };
+        verdict.unconfirmed.retain(|w| in_prefill(family(w)) != prefill);
         for (share, (_, list)) in measured.shares.iter().zip(&families) {
             if !share.kept {
                 verdict.dropped.extend(list.iter().map(|c| c.workload.clone()));
