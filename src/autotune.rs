@@ -55,9 +55,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         bail!("there is nothing to tune without a GPU adapter; `wgforge doctor` says what is missing");
     };
     let device = *device;
-    let path = autotune::cache_folder()?.join(autotune::file_name(&device_id(device.report())));
+    let (folder, id) = (autotune::cache_folder()?, device_id(device.report()));
+    let path = folder.join(autotune::file_name(&id, &device.caps().class()));
     // Two tuners would disturb each other's times as well as each other's files.
-    let _lock = Lock::acquire(&path)?;
+    let _lock = Lock::acquire(&folder.join(autotune::file_name(&id, "")))?;
 
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
     let mut workloads = block_on(session.model.workloads())?;
