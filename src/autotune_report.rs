@@ -64,7 +64,16 @@ impl Bar {
 pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["kernel", "shape", "before µs", "after µs", "speed-up", "GB/s", "of roofline"]);
+    table.set_header([
+        "kernel",
+        "shape",
+        "before µs",
+        "after µs",
+        "interval",
+        "speed-up",
+        "GB/s",
+        "of roofline",
+    ]);
     for one in &outcome.tuned.settled {
         let mark = if outcome.dropped.contains(&one.workload) {
             " *"
@@ -79,12 +88,13 @@ pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
             short(&one.workload),
             before,
             format!("{:.2}{mark}", one.winner.us.median),
+            format!("{:.2}–{:.2}", one.winner.us.low, one.winner.us.high),
             format!("{:.2}×", one.speedup()),
             format!("{:.1}", one.gb_s()),
             format!("{:.0} %", one.fraction() * 100.0),
         ]);
     }
-    for column in 2..7 {
+    for column in 2..8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
