@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) confirmed: Vec<(String, Confirmed)>,
     /// Winners that did not show in the whole program.
     pub(crate) dropped: Vec<Workload>,
+    /// Workloads with another winner than before that was not measured in the whole program.
+    pub(crate) unconfirmed: Vec<Workload>,
     /// Where the results are.
     pub(crate) saved: Vec<PathBuf>,
     pub(crate) seed: u64,
@@ -53,9 +55,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         bail!("there is nothing to tune without a GPU adapter; `wgforge doctor` says what is missing");
     };
     let device = *device;
-    let path = autotune::cache_folder()?.join(autotune::file_name(&device_id(device.report())));
+    let (folder, id) = (autotune::cache_folder()?, device_id(device.report()));
+    let path = folder.join(autotune::file_name(&id, &device.caps().class()));
     // Two tuners would disturb each other's times as well as each other's files.
-    let _lock = Lock::acquire(&path)?;
+    let _lock = Lock::acquire(&folder.join(autotune::file_name(&id, "")))?;
 
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
     let mut workloads = block_on(session.model.workloads())?;
@@ -124,8 +127,17 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         format!("tuning; what was settled is in {} and is resumed by the next run", evidence.path().display())
     })?;
 
-    let mut outcome =
-        Outcome { tuned, confirmed: Vec::new(), dropped: Vec::new(), saved: Vec::new(), seed, mode };
+    let changed = tuned.settled.iter().filter(|s| s.changed());
+    let unconfirmed = changed.map(|s| s.workload.clone()).collect();
+    let mut outcome = Outcome {
+        tuned,
+        confirmed: Vec::new(),
+        dropped: Vec::new(),
+        unconfirmed,
+        saved: Vec::new(),
+        seed,
+        mode,
+    };
     if confirming && !outcome.tuned.stopped {
         confirm(&mut session, &present, &mut outcome, deadline, args.json)?;
     }
@@ -135,6 +147,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let database = outcome.tuned.database(&device, &outcome.dropped);
     for note in autotune::save_merged(&database, &path)? {
         eprintln!("notice: {note}");
+    }
+    // A run that is killed before this loses neither what it settled nor the confirmation.
+    if !stopped {
+        evidence.end()?;
     }
     outcome.saved.push(path);
     if let Some(file) = &args.out {
@@ -151,8 +167,12 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         report::print(&session, &outcome)?;
     }
     if stopped {
+        let unconfirmed = match outcome.unconfirmed.len() {
+            0 => String::new(),
+            n => format!(" ({n} changed and not confirmed in whole tokens)"),
+        };
         bail!(
-            "stopped; {} kernels are settled and saved, run `wgforge autotune` again for the rest",
+            "stopped; {} kernels are settled and saved{unconfirmed}, run `wgforge autotune` again for the rest",
             outcome.tuned.settled.len()
         );
     }
@@ -184,7 +204,10 @@ fn confirm(
         .settled
         .iter()
         .filter(|s| s.changed())
-        .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
+        .filter_map(|s| {
+            let before = s.before.as_ref().and_then(|b| s.workload.with_config(b.config.clone()).ok());
+            s.variant().map(|variant| Change { workload: s.workload.clone(), before, variant })
+        })
         .collect();
     if changes.is_empty() {
         return Ok(());
@@ -192,6 +215,7 @@ fn confirm(
     let verdict = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
     outcome.confirmed = verdict.confirmed;
     outcome.dropped = verdict.dropped;
+    outcome.unconfirmed = verdict.unconfirmed;
     Ok(())
 }
 
@@ -244,7 +268,8 @@ pub(crate) fn named(workload: &Workload) -> String {
 }
 
 /// One settled workload as JSON.
-pub(crate) fn as_json(one: &Settled, dropped: bool) -> Value {
+pub(crate) fn as_json(one: &Settled, outcome: &Outcome) -> Value {
+    let among = |list: &[Workload]| list.contains(&one.workload);
     json!({
         "kernel": one.workload.kernel(),
         "shape": serde_json::from_str::<Value>(&one.workload.shape_json()).unwrap_or_default(),
@@ -265,6 +290,8 @@ pub(crate) fn as_json(one: &Settled, dropped: bool) -> Value {
         "candidates": one.records.len(),
         "refused": one.records.iter().filter(|r| r.reason.is_some()).count(),
         "ended": one.ended,
-        "kept": !dropped,
+        "kept": !among(&outcome.dropped),
+        // Nothing is to be confirmed where nothing changed.
+        "confirmed": one.changed().then(|| !among(&outcome.unconfirmed)),
     })
 }

@@ -20,6 +20,9 @@ const ROUNDS: usize = 9;
 /// Seconds a sample should take, so that a scheduler's slice does not decide.
 const SAMPLE_S: f64 = 0.3;
 
+/// The part of the time that decode gets where prefill is to be measured as well.
+const DECODE: f64 = 0.6;
+
 /// Tokens of a prompt where software computes.
 const SHORT_PROMPT: u32 = 16;
 
@@ -30,13 +33,24 @@ pub(crate) struct Verdict {
     pub(crate) confirmed: Vec<(String, Confirmed)>,
     /// Workloads of the groups that do not stay.
     pub(crate) dropped: Vec<Workload>,
+    /// Workloads whose winners no whole token was measured with: their own times decided.
+    pub(crate) unconfirmed: Vec<Workload>,
 }
 
-/// A kernel that would be computed otherwise than now.
+/// A kernel that would be computed otherwise than before.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) workload: Workload,
+    /// `None` where it could not run.
+    pub(crate) before: Option<Variant>,
     pub(crate) variant: Variant,
+}
+
+/// What the winners are compared with: the kernels present, which may be winners of an earlier run
+/// that was stopped before it confirmed them, as they were before the changes.
+fn base(present: &Kernels, changes: &[Change]) -> Kernels {
+    let before: Vec<Variant> = changes.iter().filter_map(|c| c.before.clone()).collect();
+    present.with(&before)
 }
 
 /// The groups in which winners are taken or left: kernels of one family help or hurt alike.
@@ -59,9 +73,15 @@ fn in_prefill(family: &str) -> bool {
     matches!(family, "prefill products" | "prefill attention")
 }
 
+/// Whether Ctrl-C asked for the end.
+fn stopped() -> bool {
+    console::interrupted().load(Ordering::SeqCst)
+}
+
 /// Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
 /// Where there is no time to measure each group, all of them are one; where there is none for that
-/// either, the kernels' own times have to do, with a notice.
+/// either, the kernels' own times have to do, with a notice. Ctrl-C ends it with what was measured
+/// to its end.
 pub(crate) fn confirm(
     session: &mut Session,
     present: &Kernels,
@@ -69,11 +89,13 @@ pub(crate) fn confirm(
     deadline: Instant,
     quiet: bool,
 ) -> Result<Verdict> {
-    let mut verdict = Verdict::default();
+    let unconfirmed = changes.iter().map(|c| c.workload.clone()).collect();
+    let mut verdict = Verdict { unconfirmed, ..Verdict::default() };
+    let base = base(present, changes);
     // A decoded token.
     let mut token: Option<Duration> = None;
     for (what, prefill) in [("decode", false), ("prefill", true)] {
-        if console::interrupted().load(Ordering::SeqCst) {
+        if stopped() {
             break;
         }
         let mut families: Vec<(String, Vec<&Change>)> = Vec::new();
@@ -90,6 +112,10 @@ pub(crate) fn confirm(
         let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
         // How long a measurement takes decides how many there can be.
         let start = Instant::now();
+        // Whatever decode could use up, prefill would lack.
+        let shared = !prefill && changes.iter().any(|c| in_prefill(family(&c.workload)));
+        let part = if shared { DECODE } else { 1.0 };
+        let deadline = start + deadline.saturating_duration_since(start).mul_f64(part);
         if start >= deadline {
             bar.finish_and_clear();
             eprintln!(
@@ -118,7 +144,7 @@ pub(crate) fn confirm(
             skipped(needed(0, guess));
             continue;
         }
-        session.model.set_kernels(present.clone());
+        session.model.set_kernels(base.clone());
         // The first one makes the pipelines.
         let begun = Instant::now();
         short_sample(session, prefill)?;
@@ -142,8 +168,11 @@ pub(crate) fn confirm(
         }
         let groups: Vec<Group> =
             families.iter().map(|(name, list)| Group { name: name.clone(), kernels: list.len() }).collect();
-        let mut over = || Instant::now() >= deadline || console::interrupted().load(Ordering::SeqCst);
+        let mut over = || Instant::now() >= deadline || stopped();
         let measured = confirm_groups(&groups, ROUNDS, &mut over, &mut |used| {
+            if stopped() {
+                return Err(None);
+            }
             bar.tick();
             let taken: Vec<Variant> = families
                 .iter()
@@ -151,11 +180,16 @@ pub(crate) fn confirm(
                 .filter(|(_, used)| **used)
                 .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
                 .collect();
-            session.model.set_kernels(present.with(&taken));
-            measure(session, prefill)
+            session.model.set_kernels(base.with(&taken));
+            measure(session, prefill).map_err(Some)
         });
         bar.finish_and_clear();
-        let mut measured = measured?;
+        let mut measured = match measured {
+            Ok(measured) => measured,
+            Err(Some(error)) => return Err(error),
+            Err(None) => break,
+        };
+        verdict.unconfirmed.retain(|w| in_prefill(family(w)) != prefill);
         for (share, (_, list)) in measured.shares.iter().zip(&families) {
             if !share.kept {
                 verdict.dropped.extend(list.iter().map(|c| c.workload.clone()));
@@ -220,5 +254,23 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
         if short || seconds >= SAMPLE_S {
             return Ok(seconds / steps);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgforge::codegen::{Caps, shapes};
+
+    #[test]
+    fn winners_saved_by_a_stopped_run_are_compared_with_what_was_before_them() {
+        let caps = Caps::webgpu_baseline();
+        let workload = shapes::odd().into_iter().find(|w| w.kernel() == "norm").expect("a norm");
+        let before = workload.generic(&caps);
+        let all = workload.candidates(&caps);
+        let variant = all.into_iter().find(|v| *v != before).expect("another candidate");
+        let present = Kernels::generic(&caps).with(std::slice::from_ref(&variant));
+        let change = Change { workload: workload.clone(), before: Some(before.clone()), variant };
+        assert_eq!(base(&present, &[change]).choose(workload).expect("runs"), before);
     }
 }

@@ -64,21 +64,37 @@ impl Bar {
 pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["kernel", "shape", "before µs", "after µs", "speed-up", "GB/s", "of roofline"]);
+    table.set_header([
+        "kernel",
+        "shape",
+        "before µs",
+        "after µs",
+        "interval",
+        "speed-up",
+        "GB/s",
+        "of roofline",
+    ]);
     for one in &outcome.tuned.settled {
-        let dropped = outcome.dropped.contains(&one.workload);
+        let mark = if outcome.dropped.contains(&one.workload) {
+            " *"
+        } else if outcome.unconfirmed.contains(&one.workload) {
+            " ?"
+        } else {
+            ""
+        };
         let before = one.before.as_ref().map_or("–".into(), |b| format!("{:.2}", b.us.median));
         table.add_row([
             one.workload.kernel().to_owned(),
             short(&one.workload),
             before,
-            format!("{:.2}{}", one.winner.us.median, if dropped { " *" } else { "" }),
+            format!("{:.2}{mark}", one.winner.us.median),
+            format!("{:.2}–{:.2}", one.winner.us.low, one.winner.us.high),
             format!("{:.2}×", one.speedup()),
             format!("{:.1}", one.gb_s()),
             format!("{:.0} %", one.fraction() * 100.0),
         ]);
     }
-    for column in 2..7 {
+    for column in 2..8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -86,6 +102,9 @@ pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
     console::line(&table)?;
     if !outcome.dropped.is_empty() {
         console::line("* faster alone and not in whole tokens: stays as it was")?;
+    }
+    if !outcome.unconfirmed.is_empty() {
+        console::line("? faster alone, and not measured in whole tokens")?;
     }
     for (what, c) in &outcome.confirmed {
         let gain = (c.after / c.before - 1.0) * 100.0;
@@ -129,8 +148,7 @@ pub(crate) fn json(session: &Session, outcome: &Outcome, stopped: bool) -> Value
             json!({ "what": what, "before": c.before, "after": c.after, "rounds": c.rounds, "groups": shares })
         })
         .collect();
-    let kernels: Vec<Value> =
-        tuned.settled.iter().map(|s| as_json(s, outcome.dropped.contains(&s.workload))).collect();
+    let kernels: Vec<Value> = tuned.settled.iter().map(|s| as_json(s, outcome)).collect();
     let left: Vec<Value> =
         tuned.left.iter().map(|(w, why)| json!({ "kernel": named(w), "why": why })).collect();
     let mut result = session.json();

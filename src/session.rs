@@ -258,8 +258,10 @@ fn kernels(device: &Device, file: Option<&Path>) -> Result<Kernels> {
         }
         Err(error) => return Err(error),
     };
-    if file.is_some() || !chosen.mismatches.is_empty() && chosen.origin == Origin::Cache {
-        chosen.notes.iter().for_each(|note| eprintln!("notice: {note}"));
+    // What became of the user's own files; databases of other devices are doctor's subject.
+    let own = file.is_some() || !chosen.mismatches.is_empty() && chosen.origin == Origin::Cache;
+    for note in if own { &chosen.notes } else { &chosen.lost } {
+        eprintln!("notice: {note}");
     }
     // What this device cannot run has been left out, with a note.
     let variants = chosen.database.entries().iter().map(|entry| entry.variant.clone()).collect();

@@ -104,6 +104,13 @@ fn a_quick_run_of_one_kernel_saves_shows_and_is_used() {
     fs::write(&saved[0], mine.replacen("wgpu = \"", "wgpu = \"0.", 1)).expect("written");
     let doctor = ok(&command(cache, &["doctor"]).output().expect("it ran"));
     assert!(doctor.contains("was made with wgpu 0.") && doctor.contains("all the same"), "{doctor}");
+
+    // A file that nobody can read is no reason to say nothing.
+    fs::write(&saved[0], "schema = [").expect("written");
+    let run = command(cache, &["run", "--max-new", "1", "ROMEO:"]).output().expect("it ran");
+    ok(&run);
+    let err = text(&run.stderr);
+    assert!(err.contains(&format!("notice: {}", saved[0].display())), "{err}");
 }
 
 /// Workloads that lie settled in the evidence.

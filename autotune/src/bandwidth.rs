@@ -1,9 +1,9 @@
 //! How fast this device reads memory: what a decoder that waits for nothing else would reach.
 
-use std::time::Instant;
-
 use pollster::block_on;
 use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result, Slice};
+
+use crate::time::Clock;
 
 /// Bytes a thread reads at a time.
 const QUAD: u64 = 16;
@@ -25,6 +25,11 @@ const ROUNDS: usize = 5;
 /// # Errors
 /// A device that has no room for the buffers, or fails.
 pub fn read_gb_s(device: &Device) -> Result<f64> {
+    read_gb_s_by(device, &Clock::probe(device)?)
+}
+
+/// The same by a clock that is known already.
+pub(crate) fn read_gb_s_by(device: &Device, clock: &Clock) -> Result<f64> {
     let total = if device.report().device_type == "cpu" { TOTAL_ON_CPU } else { TOTAL };
     let buffers = buffers(device, total)?;
     // One word for each workgroup, so that nothing read is without use.
@@ -42,7 +47,7 @@ pub fn read_gb_s(device: &Device) -> Result<f64> {
         }
         // The first round pays for compilation.
         for round in 0..=ROUNDS {
-            let rate = measure(device, &pipeline, &work)?;
+            let rate = measure(device, clock, &pipeline, &work)?;
             if round > 0 {
                 best = best.max(rate);
             }
@@ -92,21 +97,41 @@ fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
 }
 
 /// Bytes a second of one pass over all buffers, in GB.
-fn measure(device: &Device, pipeline: &Pipeline, work: &[(BindGroup, u64, u64)]) -> Result<f64> {
-    let passes = u32::try_from(work.len()).unwrap_or(u32::MAX);
-    let mut recorder = Recorder::with_timestamps(device, passes)?;
+fn measure(
+    device: &Device,
+    clock: &Clock,
+    pipeline: &Pipeline,
+    work: &[(BindGroup, u64, u64)],
+) -> Result<f64> {
+    let count = u32::try_from(work.len()).unwrap_or(u32::MAX);
+    let us = match clock {
+        Clock::Gpu { .. } => stamped_us(device, count, pipeline, work)?,
+        Clock::Host => {
+            let each = clock.time(device, count, &mut |pass, i| {
+                let (group, workgroups, _) = &work[i as usize % work.len()];
+                pass.dispatch(pipeline, group, groups(*workgroups))
+            })?;
+            each * f64::from(count)
+        }
+    };
+    let bytes: u64 = work.iter().map(|(.., bytes)| bytes).sum();
+    // A clock that stood still says nothing.
+    Ok(if us > 0.0 { bytes as f64 / us / 1e3 } else { 0.0 })
+}
+
+/// The GPU's time for each buffer, without what lies between them.
+fn stamped_us(
+    device: &Device,
+    count: u32,
+    pipeline: &Pipeline,
+    work: &[(BindGroup, u64, u64)],
+) -> Result<f64> {
+    let mut recorder = Recorder::with_timestamps(device, count)?;
     for (group, workgroups, _) in work {
         recorder.pass("bandwidth").dispatch(pipeline, group, groups(*workgroups))?;
     }
-    let bytes: u64 = work.iter().map(|(.., bytes)| bytes).sum();
-    let start = Instant::now();
-    let submission = recorder.submit();
-    block_on(submission.wait())?;
-    let wall_s = start.elapsed().as_secs_f64();
-    let gpu_s = block_on(submission.timestamps().read())?.map(|us| us.iter().sum::<f64>() / 1e6);
-    // Clocks that stand still are no better than none.
-    let seconds = gpu_s.filter(|s| *s > 0.0).unwrap_or(wall_s);
-    Ok(bytes as f64 / seconds / 1e9)
+    let times = block_on(recorder.submit().timestamps().read())?;
+    Ok(times.unwrap_or_default().iter().sum())
 }
 
 fn groups(n: u64) -> [u32; 3] {

@@ -6,6 +6,9 @@ use wgforge_codegen::{Variant, check::Inputs};
 /// edges of windows, a ring's wrap.
 pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u32)> {
     let many = if few_tokens { 17 } else { 33 };
+    let few = |room: u32| {
+        vec![(Inputs::Random, room.min(5), 21), (Inputs::Extreme, 1, 0), (Inputs::Ties, room.min(5), 0)]
+    };
     match variant {
         Variant::Gemv { .. } => vec![(Inputs::Random, 1, 0), (Inputs::Extreme, 1, 0), (Inputs::Ties, 1, 0)],
         Variant::Gemm { .. } => {
@@ -21,6 +24,7 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
                 (Inputs::Random, tokens, edge),
                 (Inputs::Random, tokens, edge - 1),
                 (Inputs::Extreme, tokens, wrap),
+                (Inputs::Ties, tokens, wrap),
             ]
         }
         Variant::DecodeAttention { shape, .. } => {
@@ -38,7 +42,12 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
             vec![(Inputs::Random, 5, 0), (Inputs::Random, 5, wrap), (Inputs::Extreme, 5, 0)]
         }
         Variant::Argmax { .. } | Variant::Topk { .. } | Variant::Sample { .. } => {
-            vec![(Inputs::Random, 1, 0), (Inputs::Random, 1, 70)]
+            vec![
+                (Inputs::Random, 1, 0),
+                (Inputs::Random, 1, 70),
+                (Inputs::Extreme, 1, 0),
+                (Inputs::Ties, 1, 0),
+            ]
         }
         // Whatever it computes: tails of tiles, one token, adversarial ones.
         Variant::Custom(_) => vec![
@@ -48,8 +57,8 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
             (Inputs::Ties, 5, 0),
         ],
         // As many tokens as there is room for.
-        Variant::PleMix { shape, .. } => vec![(Inputs::Random, shape.capacity.min(5), 21)],
-        Variant::Gather { shape, .. } if shape.by_slot => vec![(Inputs::Random, shape.rows.min(5), 21)],
+        Variant::PleMix { shape, .. } => few(shape.capacity),
+        Variant::Gather { shape, .. } if shape.by_slot => few(shape.rows),
         _ => vec![(Inputs::Random, 5, 21), (Inputs::Extreme, 1, 0), (Inputs::Ties, 5, 0)],
     }
 }

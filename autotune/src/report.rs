@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use crate::{
     confirm::Confirmed,
-    evidence::{Record, Settled},
+    evidence::{Measured, Record, Settled},
     stats::median,
 };
 
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 92.0;
+const HEIGHT: f64 = 104.0;
 const LEFT: f64 = 12.0;
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:920px;padding:0 1rem;\
@@ -91,18 +91,20 @@ fn page(
         out.push_str("</table>\n");
     }
     out.push_str(
-        "<h2>Kernels</h2>\n<table><tr><th>workload</th><th>before µs</th><th>after µs</th><th>speed-up</th>\
-         <th>GB/s</th><th>of roofline</th></tr>\n",
+        "<h2>Kernels</h2>\n<table><tr><th>workload</th><th>before µs</th><th>after µs</th><th>interval</th>\
+         <th>speed-up</th><th>GB/s</th><th>of roofline</th></tr>\n",
     );
     for (i, s) in settled.iter().enumerate() {
         writeln!(
             out,
-            "<tr><td><a href=\"#w{i}\">{}</a> <code>{}</code></td><td>{}</td><td>{:.2}</td><td>{:.2}×</td>\
-             <td>{:.1}</td><td>{:.0} %</td></tr>",
+            "<tr><td><a href=\"#w{i}\">{}</a> <code>{}</code></td><td>{}</td><td>{:.2}</td>\
+             <td>{:.2}–{:.2}</td><td>{:.2}×</td><td>{:.1}</td><td>{:.0} %</td></tr>",
             escape(s.workload.kernel()),
             escape(&s.workload.shape_json()),
             s.before.as_ref().map_or("–".into(), |b| format!("{:.2}", b.us.median)),
             s.winner.us.median,
+            s.winner.us.low,
+            s.winner.us.high,
             s.speedup(),
             s.gb_s(),
             s.fraction() * 100.0
@@ -207,6 +209,13 @@ fn strip(out: &mut String, s: &Settled) -> std::fmt::Result {
     if let Some(g) = &s.generic {
         mark(g.us.median, "generic", "#98a2ae", 88.0, "")?;
     }
+    // One line for each configuration.
+    let other = |b: &&Measured| {
+        b.config != s.winner.config && s.generic.as_ref().is_none_or(|g| g.config != b.config)
+    };
+    if let Some(b) = s.before.as_ref().filter(other) {
+        mark(b.us.median, "before", "#b08a2e", 100.0, "")?;
+    }
     mark(s.winner.us.median, "winner", "#2f8f57", 76.0, "")?;
     out.push_str("</svg>\n");
     Ok(())
@@ -215,7 +224,6 @@ fn strip(out: &mut String, s: &Settled) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::Measured;
     use crate::stats::summary;
     use wgforge_codegen::{Caps, Workload, shapes};
 
@@ -243,7 +251,7 @@ mod tests {
             bytes: 1000,
             ops: 0,
             bound_us: 1.0,
-            before: Some(measured(4.0)),
+            before: Some(Measured { config: "another".into(), ..measured(3.0) }),
             generic: Some(measured(4.0)),
             winner: measured(2.0),
             runner_up: None,
@@ -267,7 +275,9 @@ mod tests {
             "roofline 1.00 µs",
             "winner 2.00 µs",
             "generic 4.00 µs",
-            "2.00×",
+            "before 3.00 µs",
+            "1.98–2.02",
+            "1.50×",
         ] {
             assert!(page.contains(wanted), "no {wanted:?} in\n{page}");
         }

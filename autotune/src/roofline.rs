@@ -7,7 +7,7 @@ use pollster::block_on;
 use wgforge_codegen::{Arithmetic, Cost};
 use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result};
 
-use crate::{bandwidth::read_gb_s, coop, time::Clock};
+use crate::{bandwidth::read_gb_s_by, coop, time::Clock};
 
 /// Steps of the inner loop of the arithmetic kernels.
 const STEPS: u64 = 256;
@@ -42,7 +42,7 @@ impl Roofline {
     /// # Errors
     /// A failing device.
     pub fn measure(device: &Device, clock: &Clock) -> Result<Self> {
-        let read_gb_s = read_gb_s(device)?;
+        let read_gb_s = read_gb_s_by(device, clock)?;
         let rate = |kind| Rate::new(device, kind)?.tera_ops(device, clock);
         Ok(Self {
             read_gb_s,

@@ -8,7 +8,7 @@ use wgforge_codegen::check::Rng;
 
 use crate::{
     prove::Rejection,
-    stats::{Summary, summary},
+    stats::{Summary, median, summary},
 };
 
 /// A candidate this many times slower than the leader in its first samples is not sampled further.
@@ -17,6 +17,10 @@ const HOPELESS: f64 = 1.6;
 const AT_BOUND: f64 = 1.04;
 /// What was there before stays unless another is better by more than this.
 const MARGIN: f64 = 0.02;
+/// A gain of this is worth more samples where their noise hides it.
+const DOUBT: f64 = 0.05;
+/// This many times the samples of other finalists at most.
+const PATIENCE: usize = 4;
 
 /// What a search needs to be able to do with candidates.
 pub trait Lab {
@@ -69,7 +73,8 @@ pub struct Trial {
     pub candidate: usize,
     /// Why it was refused; it then has no samples.
     pub rejected: Option<Rejection>,
-    /// µs each, the biased first one left out.
+    /// µs each. The biased first one is left out, unless it is the only one: of a candidate so slow
+    /// that no bias explains it.
     pub samples: Vec<f64>,
 }
 
@@ -121,6 +126,7 @@ pub fn search(space: &Space, effort: &Effort, seed: u64, lab: &mut dyn Lab) -> F
     s.attempt(&first);
     let ended = s.explore(seed);
     let alive = s.halve();
+    s.resolve(&alive);
     let (winner, runner_up) = s.choose(&alive);
     Found { winner, runner_up, trials: s.trials, ended }
 }
@@ -271,6 +277,30 @@ impl Search<'_> {
             }
             if wanted >= self.effort.last {
                 return staying;
+            }
+        }
+    }
+
+    /// On a noisy device the intervals of what is there now and of a much better one may meet, and it
+    /// would stay: both are sampled on until they do not, or until the gain proves small.
+    fn resolve(&mut self, alive: &[usize]) {
+        let now = alive.iter().copied().find(|at| self.trials[*at].candidate == self.space.before);
+        while let Some(now) = now.filter(|_| !self.lab.over()) {
+            let running = alive.iter().filter(|at| self.trials[**at].rejected.is_none());
+            let timed = running.filter_map(|at| median(&self.trials[*at].samples).map(|m| (*at, m)));
+            let Some((best, _)) = timed.min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+            let (Some(n), Some(b)) = (self.trials[now].summary(), self.trials[best].summary()) else {
+                return;
+            };
+            if n.low > b.high || b.median >= n.median * (1.0 - DOUBT) {
+                return;
+            }
+            let short = [now, best].map(|at| self.trials[at].samples.len() < self.effort.last * PATIENCE);
+            if short == [false, false] {
+                return;
+            }
+            for (at, _) in [now, best].into_iter().zip(short).filter(|(_, short)| *short) {
+                self.sample(at);
             }
         }
     }

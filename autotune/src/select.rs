@@ -43,6 +43,9 @@ pub struct Selection {
     pub why: String,
     /// What was passed over or left out, and why.
     pub notes: Vec<String>,
+    /// Those of `notes` about files in the cache folder that cannot be read as a whole, or that are
+    /// for this device and hold nothing it can use.
+    pub lost: Vec<String>,
     /// In what the chosen database was not made for this device. A hard one here means that
     /// entries were left out, or that the user named the file.
     pub mismatches: Vec<Mismatch>,
@@ -165,7 +168,7 @@ fn usable(
 /// [`Error::NothingFits`] with a reason for each candidate.
 pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Selection, Error> {
     let mut notes = Vec::new();
-    let mut ranked = Vec::new();
+    let (mut ranked, mut lost) = (Vec::new(), Vec::new());
     for candidate in candidates {
         match closeness(&candidate, adapter) {
             Ok(close) => ranked.push((close, candidate)),
@@ -178,7 +181,9 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
         let mut found = mismatches(&candidate.database.header, adapter);
         let database = usable(&candidate, &adapter.caps, &mut notes, &mut found)?;
         if database.entries().is_empty() {
-            notes.push(format!("{} has nothing this device can use", candidate.name));
+            let note = format!("{} has nothing this device can use", candidate.name);
+            lost.extend((candidate.origin == Origin::Cache).then(|| note.clone()));
+            notes.push(note);
             continue;
         }
         let why = format!("{}: {}", candidate.name, explain(&close, &candidate));
@@ -190,7 +195,7 @@ pub fn select(adapter: &AdapterReport, candidates: Vec<Candidate>) -> Result<Sel
             ));
         }
         let (name, origin) = (candidate.name, candidate.origin);
-        return Ok(Selection { database, name, origin, why, notes, mismatches: found });
+        return Ok(Selection { database, name, origin, why, notes, lost, mismatches: found });
     }
     Err(Error::NothingFits(notes.join("\n")))
 }
@@ -227,6 +232,7 @@ pub fn for_adapter(adapter: &AdapterReport) -> Result<Selection, Error> {
         candidates.push(Candidate { name: name.into(), origin: Origin::Embedded, database });
     }
     let mut selection = select(adapter, candidates)?;
+    selection.lost.splice(0..0, notes.iter().cloned());
     selection.notes.splice(0..0, notes);
     Ok(selection)
 }

@@ -21,9 +21,13 @@ impl Session {
         let mut database = Database::new(device.caps().clone(), Some(device_id(report)), Some(WGPU.into()));
         database.header.features.clone_from(&report.features);
         for one in &self.settled {
-            let kept =
-                if unchanged.contains(&one.workload) { one.before.as_ref() } else { Some(&one.winner) };
-            if let Some(entry) = kept.and_then(|measured| entry(one, measured)) {
+            // The winner of the search is then the next best.
+            let (kept, next) = if unchanged.contains(&one.workload) {
+                (one.before.as_ref(), Some(&one.winner))
+            } else {
+                (Some(&one.winner), one.runner_up.as_ref())
+            };
+            if let Some(entry) = kept.and_then(|measured| entry(one, measured, next)) {
                 database.insert(entry);
             }
         }
@@ -32,12 +36,10 @@ impl Session {
 }
 
 /// `None` where the configuration was not written by this version.
-fn entry(one: &Settled, measured: &Measured) -> Option<Entry> {
+fn entry(one: &Settled, measured: &Measured, next: Option<&Measured>) -> Option<Entry> {
     let variant = one.workload.with_config(measured.config.clone()).ok()?;
     let us = &measured.us;
-    let runner_up = one
-        .runner_up
-        .as_ref()
+    let runner_up = next
         .filter(|r| r.config != measured.config)
         .map(|r| RunnerUp { config: r.config.clone(), median_us: r.us.median });
     let detail = Detail {

@@ -169,6 +169,9 @@ impl<'a> Tuner<'a> {
         if let Some(file) = report {
             save_report(&file, device, &session, mode, seed)?;
         }
+        if !session.stopped {
+            evidence.end()?;
+        }
         Ok(session)
     }
 }

@@ -18,9 +18,13 @@ pub fn cache_folder() -> Result<PathBuf, Error> {
     Ok(base.cache_dir().join("wgforge").join("tuned"))
 }
 
-/// The file name for an adapter's database: readable, and distinct for another driver or API.
-pub fn file_name(device: &DeviceId) -> String {
-    let words = format!("{} {} {:x} {:x}", device.name, device.backend, device.vendor, device.device);
+/// The file name for an adapter's database: readable, and distinct for another API and another
+/// class, so that what is tuned without f16 does not take the place of what is tuned with it.
+/// Another driver's results have the same name: [`save_merged`] keeps the outdated ones. With no
+/// class it is the name for what concerns the whole device, such as its [`Lock`].
+pub fn file_name(device: &DeviceId, class: &str) -> String {
+    let DeviceId { name, backend, vendor, device, .. } = device;
+    let words = format!("{name} {backend} {vendor:x} {device:x} {class}");
     let mut name = String::new();
     for c in words.chars() {
         if c.is_ascii_alphanumeric() {

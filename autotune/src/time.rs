@@ -23,6 +23,9 @@ const BATCH: u32 = 512;
 const BATCH_US: f64 = 300.0;
 /// A batch is at least this many times the clock's resolution.
 const RESOLUTIONS: f64 = 200.0;
+/// A coarser clock, µs, is none: [`BATCH`] of the shortest dispatches do not take [`RESOLUTIONS`] of
+/// its steps. Browsers round to 100 µs.
+const COARSE_US: f64 = 5.0;
 /// What a batch should take where only the host's clock tells, µs.
 const WALL_BATCH_US: f64 = 5000.0;
 
@@ -58,11 +61,15 @@ impl Clock {
             ticks.sort_by(f64::total_cmp);
             steps.extend(ticks.windows(2).map(|w| w[1] - w[0]).filter(|d| *d > 0.0));
         }
-        // Clocks that stand still are no better than none.
-        Ok(match steps.into_iter().reduce(f64::min) {
-            Some(resolution_us) => Self::Gpu { resolution_us },
-            None => Self::Host,
-        })
+        Ok(Self::with_steps(steps.into_iter().reduce(f64::min)))
+    }
+
+    /// The GPU's clock, if it was seen to make steps, and small ones.
+    fn with_steps(smallest_us: Option<f64>) -> Self {
+        match smallest_us {
+            Some(resolution_us) if resolution_us <= COARSE_US => Self::Gpu { resolution_us },
+            _ => Self::Host,
+        }
     }
 
     /// What a batch should take at least, µs.
@@ -344,5 +351,17 @@ impl Rotation {
             held += b.size;
             held <= bytes
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_stand_still_or_take_long_steps_are_not_used() {
+        assert_eq!(Clock::with_steps(Some(0.032)), Clock::Gpu { resolution_us: 0.032 });
+        assert_eq!(Clock::with_steps(Some(100.0)), Clock::Host, "as in a browser");
+        assert_eq!(Clock::with_steps(None), Clock::Host);
     }
 }

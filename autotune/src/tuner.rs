@@ -141,7 +141,8 @@ pub struct Session {
     pub elapsed: Duration,
 }
 
-/// Tunes. Stops early, with what it has, when `stop` is set or the budget is spent.
+/// Tunes. Stops early, with what it has, when `stop` is set or the budget is spent. Once the result
+/// is where it belongs, the caller says so with [`Evidence::end`]: until then a next session resumes.
 ///
 /// # Errors
 /// A device that fails as a whole, or an evidence file that cannot be written. What was settled
@@ -230,9 +231,6 @@ pub fn tune(
         Ok::<_, Error>(())
     })?;
     let stopped = stop.load(Ordering::SeqCst);
-    if !stopped {
-        evidence.end()?;
-    }
     Ok(Session { roofline, clock, settled, left, alarms: tuner.alarms, stopped, elapsed: start.elapsed() })
 }
 

@@ -1,8 +1,8 @@
 //! Which database a device gets, and that files are written whole.
 
 use wgforge_autotune::{
-    Candidate, Database, DeviceId, Mismatch, Origin, device_id, generic, load, load_folder, mismatches, save,
-    select,
+    Candidate, Database, DeviceId, Mismatch, Origin, device_id, file_name, generic, load, load_folder,
+    mismatches, save, select,
 };
 use wgforge_codegen::{Caps, Workload};
 use wgforge_runtime::{AdapterReport, Backend, adapters};
@@ -137,10 +137,14 @@ fn files_are_saved_whole_and_read_back() {
     let here = adapter("Card A (TM)/2", 0x10de, subgroup(32, true));
     let database = tuned("", &here, Origin::Cache).database;
     let id: DeviceId = device_id(&here);
-    let path = folder.path().join("deep").join(wgforge_autotune::file_name(&id));
+    let path = folder.path().join("deep").join(file_name(&id, &here.caps.class()));
     save(&database, &path).expect("writable");
     save(&database, &path).expect("a second time over the first");
-    assert_eq!(path.file_name().and_then(|n| n.to_str()), Some("card-a-tm-2-vulkan-10de-7.toml"));
+    assert_eq!(
+        path.file_name().and_then(|n| n.to_str()),
+        Some("card-a-tm-2-vulkan-10de-7-subgroup32-f16.toml")
+    );
+    assert_eq!(file_name(&id, ""), "card-a-tm-2-vulkan-10de-7.toml", "the device's");
     let (read, mistakes) = load(&path).expect("reads");
     assert_eq!((read, mistakes.len()), (database.clone(), 0));
     let parent = path.parent().expect("has one");

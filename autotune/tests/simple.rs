@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wgforge_autotune::{Error, Event, Tuner, load_with, save};
+use wgforge_autotune::{Clock, Error, Event, Mode, Tuner, load_with, save};
 use wgforge_codegen::{
     Arithmetic, Caps, Cost, Families, Kernel, Reason, Workload,
     check::{Draw, Tolerance},
@@ -15,6 +15,7 @@ use wgforge_codegen::{
     io::Io,
     types::Act,
 };
+use wgforge_runtime::{CapsMask, DeviceOptions};
 
 /// `y = 2 x`; workgroups of 128 threads leave out the last element.
 #[derive(Clone, Copy, Debug)]
@@ -117,12 +118,27 @@ fn one_call_tunes_a_kernel_of_another_crate() {
     );
     let text = std::fs::read_to_string(&evidence).expect("was written");
     assert!(text.contains(r#""outcome":"wrong""#) && text.contains(r#""outcome":"proven""#), "{text}");
+    assert!(text.ends_with("{\"line\":\"end\"}\n"), "it came to its end: {text}");
     assert!(std::fs::read_to_string(&report).expect("was written").contains("double"));
 
     let file = folder.path().join("tuned.toml");
     save(&database, &file).expect("is saved");
     let (read, mistakes) = load_with(&families, &file).expect("is read");
     assert_eq!((read, mistakes.len()), (database, 0));
+}
+
+#[test]
+fn without_timestamps_the_hosts_clock_finds_a_winner() {
+    let disable = CapsMask { timestamps: true, ..CapsMask::default() };
+    let Some(device) = common::device_with(&DeviceOptions { disable, ..DeviceOptions::default() }) else {
+        return;
+    };
+    let tuner = Tuner::new(&device).mode(Mode::Quick).seed(1).observer(|_| {});
+    let session = tuner.session(&workloads()).expect("tunes");
+    assert_eq!(session.clock, Clock::Host);
+    assert!(session.roofline.read_gb_s > 0.1, "{:?}", session.roofline);
+    let one = &session.settled[0];
+    assert!(one.winner.us.median > 0.0 && one.winner.config["wg"] != 128, "{one:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use wgforge_autotune::{devices, generic};
 use wgforge_codegen::{Caps, Target, Variant, Workload, shapes};
 
 /// The classes of device to render for: with and without each feature, and a roomy one.
@@ -33,6 +34,21 @@ fn drawn(workload: &Workload, caps: &Caps, count: usize) -> Vec<Variant> {
     all.into_iter().step_by(stride).chain([workload.generic(caps)]).collect()
 }
 
+/// What programs run: the generic configurations and some candidates of every class, and all that
+/// committed databases hold.
+fn variants(count: usize) -> Result<Vec<Variant>> {
+    let mut all = Vec::new();
+    for caps in classes() {
+        for workload in shapes::e2b().iter().chain(&shapes::odd()) {
+            all.extend(drawn(workload, &caps, count));
+        }
+    }
+    for (_, database) in devices::databases()?.into_iter().chain(generic::databases()?) {
+        all.extend(database.entries().iter().map(|entry| entry.variant.clone()));
+    }
+    Ok(all)
+}
+
 /// Writes one file for each distinct shader into `out`, with an index that says what each is.
 ///
 /// # Errors
@@ -47,18 +63,14 @@ pub(crate) fn render(out: &Path, count: usize) -> Result<usize> {
     }
     let mut seen = HashSet::new();
     let mut index = BTreeMap::new();
-    for caps in classes() {
-        for workload in shapes::e2b().iter().chain(&shapes::odd()) {
-            for variant in drawn(workload, &caps, count) {
-                let text = variant.wgsl(Target::Web).with_context(|| format!("{variant:?}"))?;
-                if !seen.insert(text.clone()) {
-                    continue;
-                }
-                let file = format!("{}-{:05}.wgsl", variant.kernel(), seen.len());
-                fs::write(out.join(&file), text)?;
-                index.insert(file, format!("{} {}", workload.shape_json(), variant.config_json()));
-            }
+    for variant in variants(count)? {
+        let text = variant.wgsl(Target::Web).with_context(|| format!("{variant:?}"))?;
+        if !seen.insert(text.clone()) {
+            continue;
         }
+        let file = format!("{}-{:05}.wgsl", variant.kernel(), seen.len());
+        fs::write(out.join(&file), text)?;
+        index.insert(file, format!("{} {}", variant.workload().shape_json(), variant.config_json()));
     }
     fs::write(out.join("index.json"), serde_json::to_string_pretty(&index)?)?;
     Ok(index.len())
