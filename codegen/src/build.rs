@@ -26,8 +26,13 @@ use crate::{
     render::Templates,
 };
 
-/// Set to anything but `0`, stale databases fail the build instead of warning.
-const STRICT: &str = "WGFORGE_STRICT_TUNING";
+/// The variable that, set to anything but `0`, makes stale databases fail the build instead of warning.
+pub const STRICT: &str = "WGFORGE_STRICT_TUNING";
+
+/// Whether [`STRICT`] is set.
+pub fn strict() -> bool {
+    env::var_os(STRICT).is_some_and(|v| !v.is_empty() && v != "0")
+}
 
 /// Writes `$OUT_DIR/kernels.rs` from databases; paths are relative to the package.
 ///
@@ -57,14 +62,13 @@ impl Default for Builder {
 impl Builder {
     /// Nothing yet.
     pub fn new() -> Self {
-        let strict = env::var_os(STRICT).is_some_and(|v| !v.is_empty() && v != "0");
         Self {
             databases: Vec::new(),
             families: Families::builtin(),
             templates: None,
             refused: Vec::new(),
             out: None,
-            strict,
+            strict: strict(),
         }
     }
 

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod generic;
 mod snapshots;
 mod tint;
+mod tutorial;
 
 #[derive(Parser)]
 #[command(about, arg_required_else_help = true)]
@@ -42,6 +43,8 @@ enum Command {
         #[arg(long)]
         render_only: bool,
     },
+    /// Follows `docs/tune-your-own.md` in a temporary folder: writes its files, runs its commands.
+    Tutorial,
 }
 
 fn main() -> Result<()> {
@@ -55,5 +58,6 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Tint { out, candidates, .. } => tint::check(root, &root.join(out), candidates),
+        Command::Tutorial => tutorial::run(root),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::{
     Ident, LitStr, Token,
     parse::{Parse, ParseStream},
@@ -25,6 +25,10 @@ use wgforge_codegen::{
 /// the place of those of the same name: `norm.wgsl` for the kernel `norm`, `parts/reduce.wgsl` for
 /// that component. A macro cannot see Rust types, so kernels of one's own go through the build
 /// script.
+///
+/// Kernels whose text has changed since they were timed are a warning (as of a deprecated item), and
+/// an error where `WGFORGE_STRICT_TUNING` is set to anything but `0`. With `templates` the text is
+/// meant to differ, and nothing is said.
 ///
 /// Bindings are typed: those of one kernel are no bindings of another.
 ///
@@ -126,8 +130,16 @@ fn expand(input: TokenStream) -> syn::Result<TokenStream> {
             none => *none = Some(e),
         }
     };
+    let mut warnings = TokenStream::new();
     for path in &databases {
-        for e in generate(&[path.value()]).err().map(|e| e.0).unwrap_or_default() {
+        let (failed, stale) = match generate(&[path.value()]) {
+            Ok(_) if templates.is_some() => continue,
+            Ok(emitted) if build::strict() => (emitted.stale.into_iter().map(Error::Stale).collect(), vec![]),
+            Ok(emitted) => (vec![], emitted.stale),
+            Err(errors) => (errors.0, vec![]),
+        };
+        warnings.extend(stale.iter().map(|line| warn(path.span(), line)));
+        for e in failed {
             let span = match (&e, &templates) {
                 (Error::Template { .. } | Error::Shader { .. } | Error::Bindings { .. }, Some(t)) => t.span(),
                 _ => path.span(),
@@ -140,9 +152,26 @@ fn expand(input: TokenStream) -> syn::Result<TokenStream> {
     }
     let files: Vec<String> = databases.iter().map(LitStr::value).collect();
     let code = generate(&files).map_err(|e| syn::Error::new(databases[0].span(), e))?.tokens;
-    // Makes cargo watch the files: a macro has no other stable way to say so.
+    // Makes cargo watch the files and the variable: a macro has no other stable way to say so.
     let watched = watched.iter().map(|file| watch(file));
-    Ok(quote! { #code #(#watched)* })
+    let strict = build::STRICT;
+    Ok(quote! {
+        #code
+        #warnings
+        #(#watched)*
+        const _: ::core::option::Option<&str> = ::core::option_env!(#strict);
+    })
+}
+
+/// A macro has no other stable way to warn than the use of something deprecated.
+fn warn(span: Span, line: &str) -> TokenStream {
+    quote_spanned! { span =>
+        const _: () = {
+            #[deprecated(note = #line)]
+            const STALE: () = ();
+            STALE
+        };
+    }
 }
 
 fn watch(path: &Path) -> TokenStream {

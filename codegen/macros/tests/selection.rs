@@ -39,6 +39,24 @@ fn measured_kernels_go_to_the_adapter_its_vendor_and_class_only() {
 }
 
 #[test]
+fn what_was_measured_elsewhere_is_never_chosen() {
+    // No defaults: what one card was tuned for says nothing about another vendor's or class's.
+    mod measured {
+        wgforge_codegen_macros::kernels!("tests/card.toml", "tests/other.toml");
+    }
+    let names = |caps: &Caps, adapter: &str, vendor| -> Vec<&str> {
+        measured::sets_for(caps, adapter, vendor).iter().map(|set| set.name).collect()
+    };
+    assert_eq!(names(&caps(32), "A card", NVIDIA), ["card"]);
+    assert_eq!(names(&caps(32), "A card", AMD), ["other"]);
+    assert!(names(&caps(32), "A card", INTEL).is_empty(), "another vendor's");
+    assert!(names(&caps(64), "A card", NVIDIA).is_empty(), "another class");
+    let info = &measured::card::ALL[0];
+    let found = measured::find_for(&caps(32), "A card", INTEL, info.kernel, info.shape);
+    assert!(found.is_none(), "{}", info.name);
+}
+
+#[test]
 fn what_the_best_set_lacks_comes_from_the_next() {
     let find = |kernel: &str, vendor| {
         let shape = kernels::tiny::ALL.iter().find(|i| i.kernel == kernel).expect("it is there").shape;

@@ -64,18 +64,24 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
                 self.index(kernel, shape).map(|i| self.groups[i](tokens))
             }
 
-            // Measured here, measured on this vendor's cards, made for everybody, measured elsewhere.
-            // What was measured counts only where the class is the same: another one was given
-            // other candidates. A name alone says little, so the vendor must agree as well.
-            fn rank(&self, caps: &::wgforge_runtime::Caps, adapter: &str, vendor: u32) -> (u8, u32, bool) {
+            // Measured here, measured on this vendor's cards, made for everybody; not at all where it
+            // was measured elsewhere. What was measured counts only where the class is the same:
+            // another one was given other candidates. A name alone says little, so the vendor must
+            // agree as well.
+            fn rank(
+                &self,
+                caps: &::wgforge_runtime::Caps,
+                adapter: &str,
+                vendor: u32,
+            ) -> ::core::option::Option<(u8, u32, bool)> {
                 let same = self.vendor == vendor && self.class == caps.class();
                 let closeness = match self.adapter {
                     ::core::option::Option::Some(name) if same && name == adapter => 3,
                     ::core::option::Option::Some(_) if same && vendor != 0 => 2,
                     ::core::option::Option::None => 1,
-                    ::core::option::Option::Some(_) => 0,
+                    ::core::option::Option::Some(_) => return ::core::option::Option::None,
                 };
-                (closeness, self.subgroup, self.f16)
+                ::core::option::Option::Some((closeness, self.subgroup, self.f16))
             }
         }
 
@@ -84,15 +90,18 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
         pub static SETS: &[KernelSet] = &[#(#sets),*];
 
         /// The sets a device can run, best first: measured on this adapter, on the same vendor
-        /// and class, the defaults of the nearest class, then those of other devices.
+        /// and class, then the defaults of the nearest class. What was measured on other devices
+        /// is not among them, so a program that runs anywhere embeds a database of defaults.
         #quiet
         pub fn sets_for(
             caps: &::wgforge_runtime::Caps,
             adapter: &str,
             vendor: u32,
         ) -> ::std::vec::Vec<&'static KernelSet> {
-            let mut sets: ::std::vec::Vec<_> = SETS.iter().filter(|set| set.fits(caps)).collect();
-            sets.sort_by_key(|set| ::core::cmp::Reverse(set.rank(caps, adapter, vendor)));
+            let rank = |set: &&KernelSet| set.rank(caps, adapter, vendor);
+            let mut sets: ::std::vec::Vec<_> =
+                SETS.iter().filter(|set| set.fits(caps) && rank(set).is_some()).collect();
+            sets.sort_by_key(|set| ::core::cmp::Reverse(rank(set)));
             sets
         }
 

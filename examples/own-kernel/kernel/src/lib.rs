@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 use wgforge_codegen::{
-    Arithmetic, Caps, Cost, Kernel, Reason,
+    Arithmetic, Caps, Cost, Families, Kernel, Reason,
     check::{Draw, Inputs, Tolerance},
-    custom,
+    custom::{self, FamilyError},
     io::{self, Io},
     kernels::{common_why_not, f16_choices},
     require,
@@ -46,6 +46,14 @@ pub struct Config {
 pub fn workloads() -> Vec<wgforge_codegen::Workload> {
     let layer = |storage| custom::workload::<MatmulBiasRelu>(Shape { inputs: 512, outputs: 1024, storage });
     vec![layer(Act::F32), layer(Act::F16)]
+}
+
+/// The kernels that databases and evidence may name.
+///
+/// # Errors
+/// A name that is taken.
+pub fn families() -> Result<Families, FamilyError> {
+    Families::builtin().with::<MatmulBiasRelu>()
 }
 
 impl Kernel for MatmulBiasRelu {

@@ -1,0 +1,3 @@
+wgforge_codegen_macros::kernels!("tests/tiny.toml", "tests/ui/stale.toml");
+
+fn main() {}

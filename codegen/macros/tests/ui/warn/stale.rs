@@ -1,0 +1,5 @@
+#![deny(deprecated)]
+
+wgforge_codegen_macros::kernels!("tests/tiny.toml", "tests/ui/stale.toml");
+
+fn main() {}
