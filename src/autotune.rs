@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use wgforge::autotune::{
     self, Conditions, Confirmed, Event, Evidence, Lock, Mode, Request, Session as Tuned, Settled, device_id,
 };
-use wgforge::codegen::{FAMILIES, Families, Workload};
-use wgforge::model::{Kernels, WeightMode};
+use wgforge::codegen::{FAMILIES, Families, Variant, Workload};
+use wgforge::model::{Fusion, Kernels, WeightMode};
 use wgforge::runtime::Device;
 
 use crate::autotune_confirm::{self, Change};
@@ -61,7 +61,17 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let _lock = Lock::acquire(&folder.join(autotune::file_name(&id, "")))?;
 
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
-    let mut workloads = block_on(session.model.workloads())?;
+    let mut workloads = Vec::new();
+    // Whole tokens decide between the plans, so the kernels of all of them are tuned.
+    for plan in [Fusion::NONE, Fusion::ALL] {
+        session.model.set_fusion(Some(plan));
+        for workload in block_on(session.model.workloads())? {
+            if !workloads.contains(&workload) {
+                workloads.push(workload);
+            }
+        }
+    }
+    session.model.set_fusion(None);
     if !args.kernel.is_empty() {
         workloads.retain(|w| args.kernel.iter().any(|k| k == w.kernel()));
     }
@@ -144,8 +154,11 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let stopped = graceful.interrupted();
     drop(graceful);
 
-    let database = outcome.tuned.database(&device, &outcome.dropped);
-    for note in autotune::save_merged(&database, &path)? {
+    let mut database = outcome.tuned.database(&device, &outcome.dropped);
+    // What is joined and does not stay leaves no entry: by that a plan knows.
+    let gone: Vec<Workload> = outcome.dropped.iter().filter(|w| w.is_joined()).cloned().collect();
+    gone.iter().for_each(|w| database.remove(w));
+    for note in autotune::save_merged_without(&database, &gone, &path)? {
         eprintln!("notice: {note}");
     }
     // A run that is killed before this loses neither what it settled nor the confirmation.
@@ -199,20 +212,25 @@ fn confirm(
     deadline: Instant,
     quiet: bool,
 ) -> Result<()> {
-    let changes: Vec<Change> = outcome
-        .tuned
-        .settled
-        .iter()
-        .filter(|s| s.changed())
-        .filter_map(|s| {
-            let before = s.before.as_ref().and_then(|b| s.workload.with_config(b.config.clone()).ok());
-            s.variant().map(|variant| Change { workload: s.workload.clone(), before, variant })
-        })
+    let settled = || outcome.tuned.settled.iter();
+    let before = |s: &Settled| {
+        let measured = s.before.as_ref().filter(|_| !s.workload.is_joined())?;
+        s.workload.with_config(measured.config.clone()).ok()
+    };
+    let changes: Vec<Change> = settled()
+        .filter(|s| s.changed() || s.workload.is_joined())
+        .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
         .collect();
     if changes.is_empty() {
         return Ok(());
     }
-    let verdict = autotune_confirm::confirm(session, present, &changes, deadline, quiet)?;
+    // What is joined is compared with the plan that has it apart, in the configurations of before:
+    // those present may be winners of an earlier run that was stopped before it confirmed them.
+    let apart: Vec<Variant> = settled().filter_map(before).collect();
+    let joined: Vec<Workload> =
+        settled().map(|s| s.workload.clone()).filter(Workload::is_joined).collect();
+    let base = present.with(&apart).without(&joined);
+    let verdict = autotune_confirm::confirm(session, present, &base, &changes, deadline, quiet)?;
     outcome.confirmed = verdict.confirmed;
     outcome.dropped = verdict.dropped;
     outcome.unconfirmed = verdict.unconfirmed;
@@ -230,8 +248,13 @@ pub(crate) fn short(workload: &Workload) -> String {
     };
     match workload {
         Workload::Gemv(_) | Workload::Gemm(_) => {
-            let rows =
-                format!("{}×{} {} {}", text("rows"), text("columns"), text("format"), text("epilogue"));
+            let norms = match fields.get("norm").filter(|n| !n.is_null()) {
+                Some(n) if n["residual"] == true => "residual + norms + ",
+                Some(_) => "norms + ",
+                None => "",
+            };
+            let (rows, columns) = (text("rows"), text("columns"));
+            let rows = format!("{norms}{rows}×{columns} {} {}", text("format"), text("epilogue"));
             format!("{rows}, {} → {}", text("x"), text("out"))
         }
         Workload::Attention(s) => {

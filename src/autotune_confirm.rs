@@ -41,27 +41,18 @@ pub(crate) struct Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) workload: Workload,
-    /// `None` where it could not run.
-    pub(crate) before: Option<Variant>,
     pub(crate) variant: Variant,
-}
-
-/// What the winners are compared with: the kernels present, which may be winners of an earlier run
-/// that was stopped before it confirmed them, as they were before the changes.
-fn base(present: &Kernels, changes: &[Change]) -> Kernels {
-    let before: Vec<Variant> = changes.iter().filter_map(|c| c.before.clone()).collect();
-    present.with(&before)
 }
 
 /// The groups in which winners are taken or left: kernels of one family help or hurt alike.
 fn family(workload: &Workload) -> &'static str {
     match workload {
+        Workload::Gemv(s) if s.norm.is_some() => "joined norms",
         Workload::Gemv(_) => "decode products",
         Workload::Gemm(_) => "prefill products",
         Workload::Attention(s) if !s.decode => "prefill attention",
-        Workload::Attention(_) | Workload::DecodeAttention(_) | Workload::AttentionMerge(_) => {
-            "decode attention"
-        }
+        Workload::DecodeAttention(_) => "joined attention",
+        Workload::Attention(_) | Workload::AttentionMerge(_) => "decode attention",
         Workload::Norm(_) => "norms",
         _ => "the rest",
     }
@@ -78,20 +69,20 @@ fn stopped() -> bool {
     console::interrupted().load(Ordering::SeqCst)
 }
 
-/// Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
+/// Compares with `base` and leaves the model with `present`. Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
 /// Where there is no time to measure each group, all of them are one; where there is none for that
 /// either, the kernels' own times have to do, with a notice. Ctrl-C ends it with what was measured
 /// to its end.
 pub(crate) fn confirm(
     session: &mut Session,
     present: &Kernels,
+    base: &Kernels,
     changes: &[Change],
     deadline: Instant,
     quiet: bool,
 ) -> Result<Verdict> {
     let unconfirmed = changes.iter().map(|c| c.workload.clone()).collect();
     let mut verdict = Verdict { unconfirmed, ..Verdict::default() };
-    let base = base(present, changes);
     // A decoded token.
     let mut token: Option<Duration> = None;
     for (what, prefill) in [("decode", false), ("prefill", true)] {
@@ -254,23 +245,5 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
         if short || seconds >= SAMPLE_S {
             return Ok(seconds / steps);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use wgforge::codegen::{Caps, shapes};
-
-    #[test]
-    fn winners_saved_by_a_stopped_run_are_compared_with_what_was_before_them() {
-        let caps = Caps::webgpu_baseline();
-        let workload = shapes::odd().into_iter().find(|w| w.kernel() == "norm").expect("a norm");
-        let before = workload.generic(&caps);
-        let all = workload.candidates(&caps);
-        let variant = all.into_iter().find(|v| *v != before).expect("another candidate");
-        let present = Kernels::generic(&caps).with(std::slice::from_ref(&variant));
-        let change = Change { workload: workload.clone(), before: Some(before.clone()), variant };
-        assert_eq!(base(&present, &[change]).choose(workload).expect("runs"), before);
     }
 }

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use anyhow::{Result, ensure};
 use pollster::block_on;
-use wgforge::model::{Choice, Model, Request, Stats, WeightMode};
+use wgforge::model::{Choice, Fusion, Model, Request, Stats, WeightMode};
 
 use crate::bench_report::{self, Figures};
-use crate::cli::{BenchArgs, Global};
+use crate::cli::{BenchArgs, Global, PlanChoice};
 use crate::console::usage;
 use crate::numbers::{Spread, random};
 use crate::session::{Place, Session};
@@ -18,6 +18,13 @@ const PROBED: usize = 4;
 /// Runs the subcommand.
 pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
+    session.model.set_fusion(match args.plan {
+        PlanChoice::Auto => None,
+        PlanChoice::Apart => Some(Fusion::NONE),
+        PlanChoice::Norms => Some(Fusion { norms: true, ..Fusion::NONE }),
+        PlanChoice::Attention => Some(Fusion { attention: true, ..Fusion::NONE }),
+        PlanChoice::Joined => Some(Fusion::ALL),
+    });
     let config = session.model.config();
     let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
     let needed = u64::from(args.depth) + u64::from(args.prompt) + u64::from(args.tokens);

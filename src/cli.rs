@@ -149,9 +149,27 @@ pub(crate) struct BenchArgs {
     /// Also print the GPU time of every kernel of a decoded token
     #[arg(long)]
     pub(crate) profile: bool,
+    /// What a decoded token joins in one dispatch; auto: what the kernels in use suggest
+    #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
+    pub(crate) plan: PlanChoice,
     /// One JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `--plan`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanChoice {
+    /// As the kernels in use suggest
+    Auto,
+    /// Every step a dispatch of its own
+    Apart,
+    /// Norms in the products that read them
+    Norms,
+    /// Rotation, cache and attention in one
+    Attention,
+    /// All that can be joined
+    Joined,
 }
 
 #[derive(Debug, Args)]

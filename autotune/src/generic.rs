@@ -68,8 +68,7 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
         Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,
-        // No plan has it unless it is asked for.
-        Workload::DecodeAttention(_) => false,
+        Workload::DecodeAttention(s) => s.qkv == act && s.kv == Act::F16,
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,
@@ -82,11 +81,16 @@ fn other(act: Act) -> Act {
 }
 
 fn product_needed(s: &Shape, act: Act) -> bool {
+    // Behind norms of its own a product's input stays in f32.
+    let input = if s.norm.is_some() { Act::F32 } else { act };
+    if s.norm.as_ref().is_some_and(|n| n.residual && n.y != act) {
+        return false;
+    }
     let mobile = s.x == Act::I8 && s.scale == Scale::Row && s.out != other(act);
-    let int4 = s.x == act && s.scale == Scale::Group && s.format == Format::I4 && s.out == act;
+    let int4 = s.x == input && s.scale == Scale::Group && s.format == Format::I4 && s.out == act;
     // The mobile head has no grids, so its activations are floats.
     let head = s.softcap > 0.0
-        && s.x == act
+        && s.x == input
         && matches!(s.scale, Scale::Row | Scale::Group)
         && s.format != Format::I8;
     mobile || int4 || head

@@ -81,7 +81,7 @@ pub use select::{Candidate, Origin, Selection, device_id, for_adapter, select};
 pub use simple::Tuner;
 pub use store::{
     Loaded, Lock, cache_folder, file_name, load, load_folder, load_folder_with, load_with, save, save_merged,
-    save_merged_with,
+    save_merged_with, save_merged_without,
 };
 pub use time::Clock;
 pub use tuner::{Event, Mode, Request, Session, tune};

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use wgforge_codegen::{Database, DbError, Families};
+use wgforge_codegen::{Database, DbError, Families, Workload};
 
 use crate::{DeviceId, Error};
 
@@ -179,11 +179,23 @@ pub fn save_merged(new: &Database, path: &Path) -> Result<Vec<String>, Error> {
     save_merged_with(&Families::builtin(), new, path)
 }
 
+/// As [`save_merged`], but what the file has for the workloads in `gone` does not stay either.
+///
+/// # Errors
+/// As [`save_merged`].
+pub fn save_merged_without(new: &Database, gone: &[Workload], path: &Path) -> Result<Vec<String>, Error> {
+    merge(&Families::builtin(), new, gone, path)
+}
+
 /// As [`save_merged`], with kernels of other crates.
 ///
 /// # Errors
 /// As [`save_merged`].
 pub fn save_merged_with(families: &Families, new: &Database, path: &Path) -> Result<Vec<String>, Error> {
+    merge(families, new, &[], path)
+}
+
+fn merge(families: &Families, new: &Database, gone: &[Workload], path: &Path) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
     let mut merged = new.clone();
     match load_with(families, path) {
@@ -193,7 +205,8 @@ pub fn save_merged_with(families: &Families, new: &Database, path: &Path) -> Res
             };
             if same(&old.header) == same(&new.header) {
                 for entry in old.entries() {
-                    if new.get(&entry.variant.workload()).is_none() {
+                    let workload = entry.variant.workload();
+                    if new.get(&workload).is_none() && !gone.contains(&workload) {
                         merged.insert(entry.clone());
                     }
                 }

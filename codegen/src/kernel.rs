@@ -145,6 +145,18 @@ macro_rules! registry {
             Custom(custom::Variant),
         }
 
+        impl Workload {
+            /// Whether it does in one dispatch what others of a plan do in several, so that a plan
+            /// has either it or them.
+            pub fn is_joined(&self) -> bool {
+                match self {
+                    Self::Gemv(s) => s.norm.is_some(),
+                    Self::DecodeAttention(_) => true,
+                    _ => false,
+                }
+            }
+        }
+
         /// Names of the built-in families, in the order of the registry.
         pub const FAMILIES: &[&str] = &[$(<crate::kernels::$module::$kernel as Kernel>::NAME),+];
 

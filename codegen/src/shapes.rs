@@ -222,26 +222,28 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
     all
 }
 
-/// The products of a decoded token with the norms that come before them: of the same residual
-/// stream for all.
+/// The products of a decoded token with the norms that come before them. Their input then stays
+/// in f32 where it is no code; what the residual adds is of the type of the activations.
 fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
-    let hidden = products[0].columns;
-    let first = |s: &&gemv::Shape| s.columns == hidden && s.x != Act::F16;
+    let width = products[0].columns;
     let mut all = Vec::new();
-    for s in products.iter().filter(first) {
+    for s in products.iter().filter(|s| s.columns == width && s.scale != Scale::None) {
         let (norm, scaled) = match s.epilogue {
             Epilogue::Ple => (false, false),
             Epilogue::Geglu => (true, false),
             _ => (true, true),
         };
+        let x = if s.x.is_int() { Act::I8 } else { Act::F32 };
         for (residual, y) in [(true, Act::F32), (true, Act::F16), (false, Act::F32)] {
-            let norm =
-                norm::Shape { width: hidden, residual, y, scaled: scaled && residual, norm, out: Some(s.x), eps: 1e-6 };
-            // What the residual holds beside f32 follows the activations, and only whole streams,
-            // which come from the embedding, want no addition.
-            let same = s.out == y || s.out == Act::I8 && y == Act::F32 || s.epilogue == Epilogue::Softcap;
-            if same && (residual || s.epilogue == Epilogue::Store) {
-                all.push(gemv::Shape { norm: Some(norm), ..s.clone() });
+            // Only whole streams, which come from the embedding, want no addition.
+            let wanted = if residual { s.out == y || !matches!(s.epilogue, Epilogue::Store) } else {
+                s.epilogue == Epilogue::Store
+            };
+            let scaled = scaled && residual;
+            let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6 };
+            let shape = gemv::Shape { x, norm: Some(norm), ..s.clone() };
+            if wanted && !all.contains(&shape) {
+                all.push(shape);
             }
         }
     }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What decode does in one dispatch where the plain plan has several; prefill is not affected.
-/// Which is faster depends on what a dispatch costs on the device.
+/// Which is faster depends on what a dispatch costs on the device: left to itself, a plan joins
+/// what the tuned kernels of the device list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fusion {
@@ -11,4 +12,11 @@ pub struct Fusion {
     pub attention: bool,
     /// Residual sums and norms, made by every workgroup of the product that reads them.
     pub norms: bool,
+}
+
+impl Fusion {
+    /// Every step is a dispatch of its own.
+    pub const NONE: Self = Self { attention: false, norms: false };
+    /// All that can be joined is.
+    pub const ALL: Self = Self { attention: true, norms: true };
 }

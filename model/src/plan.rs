@@ -22,7 +22,7 @@ use crate::{
     backend::{Backend, Step, View},
     config::{LayerKind, TextConfig},
     fusion::Fusion,
-    weights::{Layer, Product, Site, TableParts, Weights},
+    weights::{Layer, Part, Product, Site, TableParts, Weights},
 };
 
 /// Slots of the ring of chosen tokens that the host reads behind.
@@ -91,8 +91,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) act: Act,
     pub(crate) kv: Act,
     pub(crate) rows: Rows,
-    /// What a plan of one token joins.
-    pub(crate) fusion: Fusion,
+    /// What a plan of one token joins; `None`: as the kernels suggest.
+    pub(crate) fusion: Option<Fusion>,
     /// First position and number of tokens.
     pub(crate) run: View,
     pub(crate) ids: View,
@@ -142,6 +142,11 @@ impl Builder<'_> {
         }
     }
 
+    /// Whether this plan has `joined` in place of what ends in `apart`.
+    fn joins(&self, asked: fn(Fusion) -> bool, joined: &Workload, apart: &Workload) -> bool {
+        self.rows == Rows::One && self.fusion.map_or_else(|| self.backend.joins(joined, apart), asked)
+    }
+
     fn push(&mut self, label: String, workload: Workload, bound: &[(&str, View)]) -> Result<()> {
         let variant = self.backend.choose(workload)?;
         let views = variant
@@ -181,27 +186,7 @@ impl Builder<'_> {
         (out, out_act): (View, Act),
     ) -> Result<()> {
         for part in &p.parts {
-            let shape = gemv::Shape {
-                rows: part.rows,
-                total: p.rows,
-                first: part.first,
-                columns: p.columns,
-                format: p.format,
-                scale: p.scale,
-                x: norm.as_ref().and_then(|n| n.out).unwrap_or(p.input),
-                out: out_act,
-                grids: p.gridded,
-                epilogue,
-                split_a: p.splits.0,
-                split_b: p.splits.1,
-                // Where nothing is capped the number must not tell equal shapes apart: databases
-                // list them without.
-                softcap: match epilogue {
-                    Epilogue::Softcap => self.config.softcap.map_or(0.0, f64::from),
-                    _ => 0.0,
-                },
-                norm: norm.clone(),
-            };
+            let shape = self.product_shape(p, part, epilogue, norm.clone(), out_act);
             let mut bound = vec![("w", part.weights), ("out", out)];
             bound.extend(&input);
             bound.extend(part.scales.map(|v| ("scales", v)));
@@ -213,6 +198,37 @@ impl Builder<'_> {
             self.push(label.to_owned(), workload, &bound)?;
         }
         Ok(())
+    }
+
+    fn product_shape(
+        &self,
+        p: &Product,
+        part: &Part,
+        epilogue: Epilogue,
+        norm: Option<norm::Shape>,
+        out: Act,
+    ) -> gemv::Shape {
+        gemv::Shape {
+            rows: part.rows,
+            total: p.rows,
+            first: part.first,
+            columns: p.columns,
+            format: p.format,
+            scale: p.scale,
+            x: norm.as_ref().and_then(|n| n.out).unwrap_or(p.input),
+            out,
+            grids: p.gridded,
+            epilogue,
+            split_a: p.splits.0,
+            split_b: p.splits.1,
+            // Where nothing is capped the number must not tell equal shapes apart: databases
+            // list them without.
+            softcap: match epilogue {
+                Epilogue::Softcap => self.config.softcap.map_or(0.0, f64::from),
+                _ => 0.0,
+            },
+            norm,
+        }
     }
 
     /// A product of the stream as `before` says; `names` are those of the two dispatches, of the
@@ -237,25 +253,29 @@ impl Builder<'_> {
             Some(_) => Some(self.vector(&sum_name, hidden, Act::F32).await?),
             None => None,
         };
-        // A matrix in parts would make the same norms once for each.
-        let joined = self.fusion.norms && self.rows == Rows::One && p.parts.len() == 1;
-        // What stays in a workgroup need not be f16.
-        let input = if joined && !p.input.is_int() { Act::F32 } else { p.input };
         let shape = norm::Shape {
             width: hidden,
             residual: y.is_some(),
             y: if y.is_some() { self.act } else { Act::F32 },
             scaled: before.scaled && y.is_some(),
             norm: before.norm,
-            out: Some(input),
+            out: Some(p.input),
             eps: self.eps(),
+        };
+        // What stays in a workgroup need not be f16.
+        let inner = if p.input.is_int() { p.input } else { Act::F32 };
+        let inner = norm::Shape { out: Some(inner), ..shape.clone() };
+        // A matrix in parts would make the same norms once for each.
+        let joined = p.parts.len() == 1 && {
+            let of = |norm| Workload::Gemv(self.product_shape(p, &p.parts[0], epilogue, norm, out.1));
+            self.joins(|f| f.norms, &of(Some(inner.clone())), &of(None))
         };
         let mut bound = vec![("run", self.run), ("x", x)];
         bound.extend(y.map(|y| ("y", y)));
         bound.extend(sum.map(|sum| ("sum", sum)));
         if joined {
             bound.push(("site", site.all));
-            self.product_with(&product_name, p, epilogue, Some(shape), bound, aux, out)?;
+            self.product_with(&product_name, p, epilogue, Some(inner), bound, aux, out)?;
         } else {
             let h = self.vector(&input_name, hidden, p.input).await?;
             bound.extend([("post", site.post), ("pre", site.pre), ("scalar", site.scalar), ("out", h)]);
@@ -404,8 +424,19 @@ impl Builder<'_> {
             ("out", out),
         ];
         bound.extend(w.o.grids.map(|g| ("grids", g)));
-        if self.fusion.attention && self.rows == Rows::One {
-            let shape = decode_attention::Shape {
+        let apart = attention::Shape {
+            heads,
+            kv_heads,
+            dim,
+            window,
+            ring: cache.ring,
+            q: self.act,
+            kv: self.kv,
+            out: w.o.input,
+            decode: self.rows == Rows::One,
+        };
+        let joined = Workload::DecodeAttention({
+            decode_attention::Shape {
                 heads,
                 kv_heads,
                 dim,
@@ -417,9 +448,11 @@ impl Builder<'_> {
                 kv: self.kv,
                 out: w.o.input,
                 eps: self.eps(),
-            };
+            }
+        });
+        if self.joins(|f| f.attention, &joined, &Workload::Attention(apart.clone())) {
             bound.push(("norms", w.head_norms));
-            self.attend(i, Workload::DecodeAttention(shape), bound).await?;
+            self.attend(i, joined, bound).await?;
             return Ok(out);
         }
 
@@ -440,18 +473,7 @@ impl Builder<'_> {
         bound.extend(w.k_norm.map(|v| ("k_norm", v)));
         self.push(format!("{i}.rope"), Workload::Rope(shape), &bound)?;
 
-        let shape = attention::Shape {
-            heads,
-            kv_heads,
-            dim,
-            window,
-            ring: cache.ring,
-            q: self.act,
-            kv: self.kv,
-            out: w.o.input,
-            decode: self.rows == Rows::One,
-        };
-        self.attend(i, Workload::Attention(shape), bound).await?;
+        self.attend(i, Workload::Attention(apart), bound).await?;
         Ok(out)
     }
 

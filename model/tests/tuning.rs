@@ -25,18 +25,19 @@ fn other_kernels_compute_the_same_without_loading_again() {
     let Some(device) = common::device() else { return };
     let exact = Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() };
     let Some(mut model) = common::load(&common::demo(), true, &exact) else { return };
+    model.set_fusion(Some(Fusion::NONE));
     let workloads = pollster::block_on(model.workloads()).expect("it lists its workloads");
     for kernel in
         ["gather", "ple_mix", "norm", "gemv", "gemm", "rope", "attention", "argmax", "topk", "sample"]
     {
         assert!(workloads.iter().any(|w| w.kernel() == kernel), "{kernel} is among them");
     }
-    model.set_fusion(Fusion { attention: true });
+    model.set_fusion(Some(Fusion::ALL));
     let joined = pollster::block_on(model.workloads()).expect("it lists its workloads");
     let decodes = |w: &Workload| matches!(w, Workload::Attention(s) if s.decode);
     assert!(workloads.iter().any(decodes) && !joined.iter().any(decodes), "what is joined is not listed");
     assert!(joined.iter().any(|w| w.kernel() == "decode_attention"), "what joins it is");
-    model.set_fusion(Fusion::default());
+    model.set_fusion(Some(Fusion::NONE));
     let twice = workloads.iter().enumerate().find(|(i, w)| workloads[..*i].contains(w));
     assert!(twice.is_none(), "each once: {twice:?}");
     let before = greedy(&mut model);

@@ -17,10 +17,10 @@ fn beside(token: u32, quad: u32) -> Beside {
   {% if grids and epilogue == "geglu" -%}
   b.grid = vec2<f32>(grid_at(1u), grid_at(2u));
   {%- elif grids and split_a == 0 -%}
-  b.grid.x = grids[1];
+  b.grid.x = grid_at(1u);
   {%- elif grids -%}
   let row = 4u * (quad + {{ first4 }}u);
-  b.grid.x = select(select(grid_at(3u), grids[2], row < {{ split_b }}u), grids[1], row < {{ split_a }}u);
+  b.grid.x = select(select(grid_at(3u), grid_at(2u), row < {{ split_b }}u), grid_at(1u), row < {{ split_a }}u);
   {%- endif %}
   {% if out == "i8" %}b.next = grid_at(4u);{% endif %}
   {% if has_aux %}b.aux = aux[token * {{ out_stride4 }}u + {{ first4 }}u + quad];{% endif %}

@@ -197,6 +197,11 @@ impl Database {
         }
     }
 
+    /// Takes out the entry of a workload.
+    pub fn remove(&mut self, workload: &Workload) {
+        self.entries.retain(|e| e.variant.workload() != *workload);
+    }
+
     /// The entry for a family and a shape as [`Workload::shape_json`] writes it.
     pub fn lookup(&self, kernel: &str, shape_json: &str) -> Option<&Entry> {
         let at = self.entries.binary_search_by(|e| {

@@ -13,6 +13,8 @@ pub struct Kernels {
     caps: Caps,
     /// Name and vendor of the adapter, which embedded databases were made for or not.
     adapter: (String, u32),
+    /// The adapter computes in software, where a dispatch costs little.
+    software: bool,
     tuned: HashMap<(&'static str, String), Variant>,
     /// Which database `tuned` came from, for people and for `bench --json`.
     source: String,
@@ -24,6 +26,7 @@ impl Kernels {
         Self {
             caps: caps.clone(),
             adapter: Default::default(),
+            software: false,
             tuned: HashMap::new(),
             source: format!("generic-{}", caps.class()),
         }
@@ -60,6 +63,29 @@ impl Kernels {
     /// Prefers what was embedded for this adapter.
     pub(crate) fn prefer(&mut self, adapter: &AdapterReport) {
         self.adapter = (adapter.name.clone(), adapter.vendor);
+        self.software = adapter.device_type == "cpu";
+    }
+
+    /// The same, with nothing tuned for `workloads`.
+    #[must_use]
+    pub fn without(&self, workloads: &[Workload]) -> Self {
+        let mut kernels = self.clone();
+        for w in workloads {
+            kernels.tuned.remove(&(w.kernel(), w.shape_json()));
+        }
+        kernels
+    }
+
+    /// Whether a database in use has a configuration for `workload`.
+    pub fn lists(&self, workload: &Workload) -> bool {
+        self.tuned.contains_key(&(workload.kernel(), workload.shape_json())) || self.find(workload).is_some()
+    }
+
+    /// Whether a plan has `joined` in place of what ends in `apart`: where the database has it, for
+    /// a tuner keeps it only where whole tokens gained. Where it knows neither, a GPU's plan does:
+    /// there the dispatches that it saves nearly always cost more than what it computes twice.
+    pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
+        self.lists(joined) || !self.software && !self.lists(apart)
     }
 
     /// The best embedded kernel for a workload.

@@ -93,6 +93,14 @@ impl Backend {
         }
     }
 
+    /// Whether a plan has `joined` in place of several dispatches that end in `apart`.
+    pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
+        match self {
+            Self::Gpu(g) => g.kernels.joins(joined, apart),
+            Self::Cpu(_) => false,
+        }
+    }
+
     /// A zeroed buffer of its own.
     pub(crate) async fn buffer(&mut self, label: &str, bytes: u64) -> Result<View> {
         let bytes = bytes.max(16).next_multiple_of(16);

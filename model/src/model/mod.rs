@@ -47,8 +47,8 @@ pub struct Options {
     /// Largest binding to use, bytes, if smaller than the device's: matrices and tables are
     /// split or gathered by the host as on a device with that limit.
     pub binding_limit: Option<u64>,
-    /// Which dispatches of a decoded token are joined.
-    pub fusion: Fusion,
+    /// Which dispatches of a decoded token are joined; `None`: as the kernels in use suggest.
+    pub fusion: Option<Fusion>,
 }
 
 impl Default for Options {
@@ -59,7 +59,7 @@ impl Default for Options {
             f16_kv: None,
             chunk: 512,
             binding_limit: None,
-            fusion: Fusion::default(),
+            fusion: None,
         }
     }
 }
@@ -111,7 +111,7 @@ pub struct Model {
     slots: u32,
     act: Act,
     kv: Act,
-    fusion: Fusion,
+    fusion: Option<Fusion>,
     chunk: u32,
     one: Lane,
     many: Lane,

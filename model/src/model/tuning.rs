@@ -15,14 +15,14 @@ use crate::{
 };
 
 impl Model {
-    /// What is joined in a decoded token.
-    pub fn fusion(&self) -> Fusion {
+    /// What is to be joined in a decoded token; `None`: as the kernels in use suggest.
+    pub fn fusion(&self) -> Option<Fusion> {
         self.fusion
     }
 
     /// Joins other dispatches of a decoded token from now on; everything else stays, as with
     /// [`Model::set_kernels`].
-    pub fn set_fusion(&mut self, fusion: Fusion) {
+    pub fn set_fusion(&mut self, fusion: Option<Fusion>) {
         if self.fusion != fusion {
             self.fusion = fusion;
             self.forget_programs();
