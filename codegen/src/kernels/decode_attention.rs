@@ -71,7 +71,7 @@ pub struct Config {
     pub heads: u32,
     /// Key ranges, each a workgroup of its own, joined by `attention_merge`; at most 64.
     pub splits: u32,
-    /// Keys of a tile; a power of two. Its rows are held in registers, up to 32 quads a thread.
+    /// Keys of a tile; a power of two. Its rows are held in registers, up to 16 quads a thread.
     pub keys: u32,
     /// Threads that share a key's score; a power of two that divides the quads of a head.
     pub lanes: u32,
@@ -290,8 +290,8 @@ impl Kernel for DecodeAttention {
         let weighed = c.keys / l.groups;
         let (of_keys, of_values) = (l.per * l.quads, weighed * l.own);
         require!(
-            of_keys <= 32 && of_values <= 32,
-            "{of_keys} quads of keys and {of_values} of values a thread would not stay in registers (at most 32)"
+            of_keys <= 16 && of_values <= 16,
+            "{of_keys} quads of keys and {of_values} of values a thread would not stay in registers (at most 16)"
         );
         require!(
             c.heads * l.own <= 16,
@@ -299,8 +299,8 @@ impl Kernel for DecodeAttention {
             c.heads * l.own
         );
         require!(
-            c.heads * weighed <= 64,
-            "{} exponentials a thread and tile are more than the barrier they save is worth (at most 64)",
+            c.heads * weighed <= 32,
+            "{} exponentials a thread and tile are more than the barrier they save is worth (at most 32)",
             c.heads * weighed
         );
         require!(
