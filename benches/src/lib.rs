@@ -142,6 +142,7 @@ pub fn products() -> Vec<(String, gemv::Shape)> {
         split_a: 0,
         split_b: 0,
         softcap: 0.0,
+        norm: None,
     };
     let mut all = Vec::new();
     for (layout, format, scale, x) in [

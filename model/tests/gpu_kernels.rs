@@ -104,7 +104,7 @@ fn e2b_shapes_agree_with_the_reference() {
             | Workload::Sample(_) => true,
             _ => false,
         })
-        .step_by(5)
+        .step_by(9)
         .collect();
     check(&few, 1, &[0, 21]);
 }
@@ -139,49 +139,5 @@ fn joined_decode_attention_agrees_with_the_reference_at_all_depths() {
     }
     let workloads: Vec<Workload> = joined.into_iter().map(Workload::DecodeAttention).collect();
     // As many as no period of the shapes: each kind meets each position.
-    check(&workloads, 4, &[0, 5, 32, 40, 300, 33, 1030]);
-}
-
-#[test]
-fn sweep() {
-    let Some(device) = common::device() else { return };
-    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    let secs: u64 = std::env::var("SECS").ok().and_then(|s| s.parse().ok()).unwrap_or(200);
-    let mut rng = wgforge_codegen::check::Rng::new(seed);
-    let all: Vec<decode_attention::Shape> = shapes::odd().into_iter().chain(shapes::e2b())
-        .filter_map(|w| if let Workload::DecodeAttention(s) = w { Some(s) } else { None }).collect();
-    let start = std::time::Instant::now();
-    let mut n = 0; let mut bad = 0;
-    while start.elapsed().as_secs() < secs {
-        let mut s = all[rng.below(all.len() as u32) as usize].clone();
-        if rng.below(2) == 0 {
-            s.dim = [8, 16, 40, 64, 128, 256, 512][rng.below(7) as usize];
-            s.rotary = rng.below(s.dim / 2 + 1);
-        }
-        if rng.below(2) == 0 {
-            s.kv_heads = 1 + rng.below(3);
-            s.heads = s.kv_heads * (1 + rng.below(6));
-        }
-        if s.window > 0 && rng.below(2) == 0 { s.window = 1 + rng.below(40); s.ring = s.window + rng.below(9); }
-        let w = Workload::DecodeAttention(s);
-        let cands = w.candidates(device.caps());
-        assert!(!cands.is_empty(), "{}", w.shape_json());
-        let usual = w.generic(device.caps());
-        let v = if std::env::var_os("GEN").is_some() { &usual } else { &cands[rng.below(cands.len() as u32) as usize] };
-        let inputs = Inputs::ALL[rng.below(3) as usize];
-        let position = [0, 1, 5, 31, 40, 100, 300, 511, 512, 1030][rng.below(10) as usize];
-        let case = Case::draw(v, inputs, 1, position, rng.bits());
-        let t0 = std::time::Instant::now();
-        let r = v.render(Target::Native).expect("renders");
-        let t1 = t0.elapsed();
-        let got = run(&device, v, &case);
-        println!("TIME render {t1:?} all {:?} {} bytes {} {}", t0.elapsed(), r.wgsl.len(), w.shape_json(), v.config_json());
-        if let Err(e) = case.compare(v, &case.expected(v), &got) {
-            println!("BAD {} {} {inputs:?} at {position}: {e}", w.shape_json(), v.config_json());
-            bad += 1;
-        }
-        n += 1;
-    }
-    println!("SWEEP {bad} bad of {n} on {}", device.report().name);
-    assert_eq!(bad, 0);
+    check(&workloads, 1, &[0, 5, 32, 40, 300, 33, 1030]);
 }

@@ -125,6 +125,7 @@ impl Problem {
             split_a: 0,
             split_b: 0,
             softcap: 0.0,
+            norm: None,
         };
         if self.is_vector() { Workload::Gemv(shape) } else { Workload::Gemm(shape) }
     }

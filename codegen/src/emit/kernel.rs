@@ -16,6 +16,8 @@ pub(super) struct Kernel {
     pub(super) hosts: Vec<HostStruct>,
     pub(super) stale: bool,
     pub(super) subgroups: bool,
+    /// Counts on whole subgroups of the size it was tuned with: it adds over all of one.
+    pub(super) whole_subgroups: bool,
     pub(super) f16: bool,
     pub(super) invocations: u32,
     pub(super) workgroup_bytes: u32,
@@ -45,6 +47,7 @@ impl Kernel {
             hosts: structs::bound(&name(), &native.wgsl)?,
             stale: native.hash != entry.wgsl_hash,
             subgroups,
+            whole_subgroups: native.wgsl.contains("subgroupAdd("),
             f16,
             invocations: native.workgroup.iter().product(),
             workgroup_bytes: native.workgroup_bytes,

@@ -224,6 +224,7 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
     let module = names::ident(module);
     let most = |f: fn(&Kernel) -> u32| kernels.iter().map(f).max().unwrap_or(0);
     let subgroup = if kernels.iter().any(|k| k.subgroups) { header.caps.subgroup_min } else { 1 };
+    let whole = kernels.iter().any(|k| k.whole_subgroups);
     let f16 = kernels.iter().any(|k| k.f16);
     let class = &header.class;
     let (adapter, vendor) = match &header.device {
@@ -244,6 +245,7 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
             vendor: #vendor,
             class: #class,
             subgroup: #subgroup,
+            whole_subgroups: #whole,
             f16: #f16,
             invocations: #invocations,
             workgroup_bytes: #bytes,

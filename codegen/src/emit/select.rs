@@ -21,6 +21,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             pub class: &'static str,
             /// Smallest subgroup the device must have; 1: none needed.
             pub subgroup: u32,
+            /// The device's subgroups must have this size always: sums go over whole ones.
+            pub whole_subgroups: bool,
             /// Needs WGSL's `f16`.
             pub f16: bool,
             /// Most threads of a workgroup.
@@ -40,6 +42,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             /// Whether a device with `caps` can run every kernel of this set.
             pub fn fits(&self, caps: &::wgforge_runtime::Caps) -> bool {
                 (self.subgroup <= 1 || caps.subgroups && caps.subgroup_min >= self.subgroup)
+                    && (!self.whole_subgroups
+                        || (caps.subgroup_min, caps.subgroup_max) == (self.subgroup, self.subgroup))
                     && (!self.f16 || caps.f16)
                     && self.invocations <= caps.max_invocations
                     && self.workgroup_bytes <= caps.max_workgroup_bytes

@@ -219,7 +219,7 @@ impl Kernel for DecodeAttention {
         let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
         // A power of two that divides the quads of a head: its lowest bit.
         let lanes = (s.dim / 4) & (s.dim / 4).wrapping_neg();
-        let lanes = lanes.clamp(1, 16);
+        let lanes = lanes.clamp(1, 16).min(8 * sg);
         let f16 = caps.f16 && s.any_f16();
         let make = |wg: u32, keys: u32| {
             let wg = wg.min(keys * lanes).min(caps.max_invocations);
@@ -289,6 +289,8 @@ impl Kernel for DecodeAttention {
         );
         let weighed = c.keys / l.groups;
         let (of_keys, of_values) = (l.per * l.quads, weighed * l.own);
+        // Every thread adds up the parts of every score; compilers unroll that.
+        require!(l.parts <= 8, "{} parts of a score in workgroup memory are too many (at most 8)", l.parts);
         require!(
             of_keys <= 16 && of_values <= 16,
             "{of_keys} quads of keys and {of_values} of values a thread would not stay in registers (at most 16)"

@@ -411,12 +411,12 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
     let norm = s.norm.as_ref().map_or(0, |n| norm::row_bytes(n, c.wg, c.sg));
     norm + sums
         + match (c.digits, c.shared, s.x.is_int()) {
-        (1, false, _) => 0,
-        (1, true, true) => columns,
-        (1, true, false) => columns * 4,
-        // Digits, and the search for the largest.
-        (digits, ..) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
-    }
+            (1, false, _) => 0,
+            (1, true, true) => columns,
+            (1, true, false) => columns * 4,
+            // Digits, and the search for the largest.
+            (digits, ..) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
+        }
 }
 
 /// Lanes of a row that shuffles combine.
@@ -573,7 +573,12 @@ impl Kernel for Gemv {
             !c.add || c.sg > 1 && c.lanes.is_multiple_of(c.sg) && caps.subgroup_min == caps.subgroup_max,
             "subgroupAdd needs subgroups of one known size, whole on a row"
         );
-        require!(!c.add || c.sg == caps.subgroup_max, "subgroupAdd adds {} lanes, not {}", caps.subgroup_max, c.sg);
+        require!(
+            !c.add || c.sg == caps.subgroup_max,
+            "subgroupAdd adds {} lanes, not {}",
+            caps.subgroup_max,
+            c.sg
+        );
         require!(
             s.norm.is_none() || c.shared || c.digits > 1,
             "what the norms put out is kept in workgroup memory"
@@ -688,7 +693,8 @@ impl Shape {
     pub(crate) fn draw(&self, name: &str, d: &mut Draw) -> Vec<u32> {
         let pairs = self.epilogue == Epilogue::Geglu;
         // Sums of floats must stay within f16, and GeGLU multiplies two of them.
-        let scale = if d.inputs == Inputs::Random { 1.0 } else { 1.0 / 16.0 };
+        let exact = self.norm.is_some() && self.x.is_int();
+        let scale = if d.inputs == Inputs::Random || exact { 1.0 } else { 1.0 / 16.0 };
         match name {
             "run" => d.run(),
             "w" => {
@@ -697,10 +703,15 @@ impl Shape {
                 d.matrix(self.padded_rows(), real, self.columns, self.format, fours)
             }
             "scales" => d.scales(self.padded_rows(), self.columns, self.scale),
-            "x" if self.norm.is_some() => d.rows(1, self.columns, Act::F32, 1.0),
-            "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), 1.0),
+            "x" if self.norm.is_some() => d.rows(1, self.columns, Act::F32, scale),
+            "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), scale),
             "site" => {
-                let mut words = [d.weights(self.columns), d.weights(self.columns)].concat();
+                let by = |scale: f32, words: Vec<u32>| {
+                    words.into_iter().map(move |w| (f32::from_bits(w) * scale).to_bits())
+                };
+                // The residual is a sixteenth already where the norm's result is to be one.
+                let mut words = d.weights(self.columns);
+                words.extend(by(scale, d.weights(self.columns)));
                 words.extend([0.7f32.to_bits()].into_iter().chain([0; 63]));
                 words.extend(self.draw_grids(d.inputs).iter().map(|v| v.to_bits()));
                 words.resize(words.len() + 56, 0);

@@ -85,7 +85,7 @@ impl Kernels {
     /// a tuner keeps it only where whole tokens gained. Where it knows neither, a GPU's plan does:
     /// there the dispatches that it saves nearly always cost more than what it computes twice.
     pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
-        self.lists(joined) || !self.software && !self.lists(apart)
+        self.lists(joined) || !self.software && !self.lists(apart) && self.choose(joined.clone()).is_ok()
     }
 
     /// The best embedded kernel for a workload.
