@@ -83,9 +83,14 @@ impl Kernels {
 
     /// Whether a plan has `joined` in place of what ends in `apart`: where the database has it, for
     /// a tuner keeps it only where whole tokens gained. Where it knows neither, a GPU's plan does:
-    /// there the dispatches that it saves nearly always cost more than what it computes twice.
+    /// there the dispatches that it saves nearly always cost more than what it computes twice. In
+    /// software they cost little, so the defaults of a class, which are for GPUs, say nothing.
     pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
-        self.lists(joined) || !self.software && !self.lists(apart) && self.choose(joined.clone()).is_ok()
+        if self.software {
+            let key = (joined.kernel(), joined.shape_json());
+            return self.tuned.contains_key(&key) && !self.source.starts_with("generic-");
+        }
+        self.lists(joined) || !self.lists(apart) && self.choose(joined.clone()).is_ok()
     }
 
     /// The best embedded kernel for a workload.
