@@ -142,7 +142,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- for p in range(end=d.passes) %}
   let row{{ p }} = team + {{ p * d.teams }}u;
 {%- if s.append %}
-  let live{{ p }} = row{{ p }} < HEADS || mine && row{{ p }} < {{ d.rows }}u;
+  let live{{ p }} = row{{ p }} < HEADS || (mine && row{{ p }} < {{ d.rows }}u);
   let base{{ p }} = select(first_head + row{{ p }}, {{ s.heads }}u + kv_head + {{ s.kv_heads }}u * (row{{ p }} - HEADS), row{{ p }} >= HEADS) * DIM4;
 {%- else %}
   let live{{ p }} = row{{ p }} < HEADS;
