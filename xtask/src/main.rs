@@ -37,7 +37,7 @@ enum Command {
         #[arg(long, default_value = "target/tint")]
         out: PathBuf,
         /// Candidates of each workload and class, besides the generic one.
-        #[arg(long, default_value_t = 6)]
+        #[arg(long, default_value_t = 3)]
         candidates: usize,
         /// Writes the shaders and stops there.
         #[arg(long)]
