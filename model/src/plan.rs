@@ -256,7 +256,7 @@ impl Builder<'_> {
         let shape = norm::Shape {
             width: hidden,
             residual: y.is_some(),
-            y: if y.is_some() { self.act } else { Act::F32 },
+            y: self.act,
             scaled: before.scaled && y.is_some(),
             norm: before.norm,
             out: Some(p.input),
@@ -264,7 +264,8 @@ impl Builder<'_> {
         };
         // What stays in a workgroup need not be f16.
         let inner = if p.input.is_int() { p.input } else { Act::F32 };
-        let inner = norm::Shape { out: Some(inner), ..shape.clone() };
+        let added = if y.is_some() { self.act } else { Act::F32 };
+        let inner = norm::Shape { out: Some(inner), y: added, ..shape.clone() };
         // A matrix in parts would make the same norms once for each.
         let joined = p.parts.len() == 1 && {
             let of = |norm| Workload::Gemv(self.product_shape(p, &p.parts[0], epilogue, norm, out.1));
