@@ -224,11 +224,9 @@ fn confirm(
     if changes.is_empty() {
         return Ok(());
     }
-    // What is joined is compared with the plan that has it apart, in the configurations of before:
-    // those present may be winners of an earlier run that was stopped before it confirmed them.
     let apart: Vec<Variant> = settled().filter_map(before).collect();
     let joined: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(Workload::is_joined).collect();
-    let base = present.with(&apart).without(&joined);
+    let base = autotune_confirm::base(present, &apart, &joined);
     let verdict = autotune_confirm::confirm(session, present, &base, &changes, deadline, quiet)?;
     outcome.confirmed = verdict.confirmed;
     outcome.dropped = verdict.dropped;

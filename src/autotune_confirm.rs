@@ -44,6 +44,13 @@ pub(crate) struct Change {
     pub(crate) variant: Variant,
 }
 
+/// What winners are compared with: the kernels present, which may be winners of an earlier run that
+/// was stopped before it confirmed them, as they were `before`, and the plan that has apart what is
+/// `joined`.
+pub(crate) fn base(present: &Kernels, before: &[Variant], joined: &[Workload]) -> Kernels {
+    present.with(before).without(joined)
+}
+
 /// The groups in which winners are taken or left: kernels of one family help or hurt alike.
 fn family(workload: &Workload) -> &'static str {
     match workload {
@@ -245,5 +252,32 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
         if short || seconds >= SAMPLE_S {
             return Ok(seconds / steps);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgforge::codegen::{Caps, shapes};
+
+    /// A workload, its default, and a candidate that is another one.
+    fn changed(caps: &Caps, wanted: fn(&Workload) -> bool) -> (Workload, Variant, Variant) {
+        let workload = shapes::odd().into_iter().find(wanted).expect("one of the odd shapes");
+        let before = workload.generic(caps);
+        let all = workload.candidates(caps);
+        let variant = all.into_iter().find(|v| *v != before).expect("another candidate");
+        (workload, before, variant)
+    }
+
+    #[test]
+    fn winners_saved_by_a_stopped_run_are_compared_with_what_was_before_them() {
+        let caps = Caps::webgpu_baseline();
+        let (norm, before, winner) = changed(&caps, |w| w.kernel() == "norm");
+        let (joined, default, other) = changed(&caps, Workload::is_joined);
+        let present = Kernels::generic(&caps).with(&[winner.clone(), other.clone()]);
+        assert_eq!(present.choose(joined.clone()).expect("runs"), other);
+        let base = base(&present, std::slice::from_ref(&before), std::slice::from_ref(&joined));
+        assert_eq!(base.choose(norm).expect("runs"), before);
+        assert_eq!(base.choose(joined).expect("runs"), default, "nothing is tuned for what is joined");
     }
 }

@@ -190,12 +190,4 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
 }
 
-fn score_at(i: u32) -> f32 {
-{%- if d.parts > 1 %}
-  var score = 0.0;
-  for (var p = 0u; p < {{ d.parts }}u; p += 1u) { score += scores[i * {{ d.parts }}u + p]; }
-  return score;
-{%- else %}
-  return scores[i];
-{%- endif %}
-}
+{{ <part_scores parts={d.parts} /> }}

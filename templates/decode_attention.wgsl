@@ -64,27 +64,14 @@ var<workgroup> group_rows: array<vec4<f32>, {{ (d.groups - 1) * c.heads * d.dim4
 var<workgroup> group_sums: array<f32, {{ (d.groups - 1) * c.heads }}>;
 {%- endif %}
 
-fn angle(position: u32, pair: u32) -> vec2<f32> {
-  if (pair >= {{ s.rotary }}u) { return vec2<f32>(1.0, 0.0); }
-  let low = angles[(position & 255u) * {{ s.rotary }}u + pair];
-  let high = angles[(256u + (position >> 8u)) * {{ s.rotary }}u + pair];
-  return vec2<f32>(low.x * high.x - low.y * high.y, low.y * high.x + low.x * high.y);
-}
+{{ <rotation rotary={s.rotary} /> }}
 
 // Where a position's row of a KV head begins in the cache.
 fn place(position: u32, kv_head: u32) -> u32 {
   return (position{% if s.ring > 0 %} % {{ s.ring }}u{% endif %} * {{ s.kv_heads }}u + kv_head) * DIM4;
 }
 
-fn score_at(i: u32) -> f32 {
-{%- if d.parts > 1 %}
-  var score = 0.0;
-  for (var p = 0u; p < {{ d.parts }}u; p += 1u) { score += scores[i * {{ d.parts }}u + p]; }
-  return score;
-{%- else %}
-  return scores[i];
-{%- endif %}
-}
+{{ <part_scores parts={d.parts} /> }}
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {

@@ -20,12 +20,7 @@ const HALF = {{ d.half_quads }}u;    // quads of half a head
 const HEADS = {{ s.heads }}u;
 const KV_HEADS = {{ s.kv_heads }}u;
 
-fn angle(position: u32, pair: u32) -> vec2<f32> {
-  if (pair >= {{ s.rotary }}u) { return vec2<f32>(1.0, 0.0); }
-  let low = angles[(position & 255u) * {{ s.rotary }}u + pair];
-  let high = angles[(256u + (position >> 8u)) * {{ s.rotary }}u + pair];
-  return vec2<f32>(low.x * high.x - low.y * high.y, low.y * high.x + low.x * high.y);
-}
+{{ <rotation rotary={s.rotary} /> }}
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {

@@ -40,6 +40,7 @@ const PARTS: &[(&str, &str)] = &[
     ("parts/weights.wgsl", include_str!("../../templates/parts/weights.wgsl")),
     ("parts/reduce.wgsl", include_str!("../../templates/parts/reduce.wgsl")),
     ("parts/math.wgsl", include_str!("../../templates/parts/math.wgsl")),
+    ("parts/attention.wgsl", include_str!("../../templates/parts/attention.wgsl")),
     ("parts/norm.wgsl", include_str!("../../templates/parts/norm.wgsl")),
     ("parts/epilogue.wgsl", include_str!("../../templates/parts/epilogue.wgsl")),
     ("parts/token.wgsl", include_str!("../../templates/parts/token.wgsl")),

@@ -1,12 +1,9 @@
 //! Which dispatches of a decoded token are joined.
 
-use serde::{Deserialize, Serialize};
-
 /// What decode does in one dispatch where the plain plan has several; prefill is not affected.
 /// Which is faster depends on what a dispatch costs on the device: left to itself, a plan joins
 /// what the tuned kernels of the device list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fusion {
     /// Rotation, the append to the cache and attention, by `decode_attention`.
     pub attention: bool,

@@ -439,7 +439,6 @@ impl Kernel for Gemv {
         let f16s = if s.x == Act::F16 || s.out == Act::F16 { f16_choices(caps) } else { vec![false] };
         let digits: &[u32] = if splittable(s) { &[1, 2, 3] } else { &[1] };
         let mut all = Vec::new();
-        let shared: &[bool] = if s.norm.is_some() { &[true] } else { &[false, true] };
         let rows: &[u32] = if s.format.is_int() { &[4, 8, 16] } else { &[1, 2, 4, 8] };
         let sums: Vec<(u32, bool)> =
             shuffle_choices(caps).into_iter().flat_map(|sg| [(sg, false), (sg, true)]).collect();
@@ -449,6 +448,11 @@ impl Kernel for Gemv {
                     for unroll in [1, 2, 3, 4, 6, 8] {
                         for tiles in [1, 2, 4, 8, 16, 32] {
                             for &digits in digits {
+                                let shared: &[bool] = match (digits, s.norm.is_some()) {
+                                    (1, true) => &[true],
+                                    (1, false) => &[false, true],
+                                    _ => &[false],
+                                };
                                 for &shared in shared {
                                     for &(sg, add) in &sums {
                                         for &f16 in &f16s {
@@ -458,7 +462,7 @@ impl Kernel for Gemv {
                                                 rows,
                                                 unroll,
                                                 tiles,
-                                                shared: shared && digits == 1,
+                                                shared,
                                                 digits,
                                                 sg,
                                                 add,
@@ -709,7 +713,7 @@ impl Shape {
                 let by = |scale: f32, words: Vec<u32>| {
                     words.into_iter().map(move |w| (f32::from_bits(w) * scale).to_bits())
                 };
-                // The residual is a sixteenth already where the norm's result is to be one.
+                // A norm takes the size of its input away, so its own weights give it back.
                 let mut words = d.weights(self.columns);
                 words.extend(by(scale, d.weights(self.columns)));
                 words.extend([0.7f32.to_bits()].into_iter().chain([0; 63]));

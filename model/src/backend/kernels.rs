@@ -77,7 +77,7 @@ impl Kernels {
     }
 
     /// Whether a database in use has a configuration for `workload`.
-    pub fn lists(&self, workload: &Workload) -> bool {
+    fn lists(&self, workload: &Workload) -> bool {
         self.tuned.contains_key(&(workload.kernel(), workload.shape_json())) || self.find(workload).is_some()
     }
 
