@@ -60,7 +60,7 @@ fn a_quick_run_of_one_kernel_saves_shows_and_is_used() {
     let cache = cache.path();
     let (out, page) = (cache.join("out.toml"), cache.join("report.html"));
     let base = ["autotune", "--kernel", "argmax", "--quick", "--json", "--seed", "5"];
-    let extra = ["--out", path(&out), "--report", path(&page), "--budget", "60"];
+    let extra = ["--out", path(&out), "--report", path(&page), "--budget", "150"];
     let result = ok(&command(cache, &[&base[..], &extra].concat()).output().expect("it ran"));
     let result: Value = serde_json::from_str(&result).expect("JSON");
     let tuned = result["tuned"].as_array().expect("a list");
