@@ -61,10 +61,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let _lock = Lock::acquire(&folder.join(autotune::file_name(&id, "")))?;
 
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
+    let mode = if args.full { Mode::Full } else { Mode::Quick };
     let mut workloads = Vec::new();
-    // Whole tokens decide between the plans, so the kernels of all of them are tuned.
-    for plan in [Fusion::NONE, Fusion::ALL] {
-        session.model.set_fusion(Some(plan));
+    for plan in plans(mode) {
+        session.model.set_fusion(*plan);
         for workload in block_on(session.model.workloads())? {
             if !workloads.contains(&workload) {
                 workloads.push(workload);
@@ -78,7 +78,6 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     if workloads.is_empty() {
         bail!("the model {} runs none of these kernels: {}", session.source.name(), args.kernel.join(", "));
     }
-    let mode = if args.full { Mode::Full } else { Mode::Quick };
     let cpu = device.report().device_type == "cpu";
     let default = match mode {
         Mode::Full => FULL_S,
@@ -156,7 +155,8 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
 
     let mut database = outcome.tuned.database(&device, &outcome.dropped);
     // What is joined and does not stay leaves no entry: by that a plan knows.
-    let gone: Vec<Workload> = outcome.dropped.iter().filter(|w| w.is_joined()).cloned().collect();
+    let gone: Vec<Workload> =
+        outcome.dropped.iter().filter(|w| chooses_plan(mode) && w.is_joined()).cloned().collect();
     gone.iter().for_each(|w| database.remove(w));
     for note in autotune::save_merged_without(&database, &gone, &path)? {
         eprintln!("notice: {note}");
@@ -192,6 +192,20 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     Ok(())
 }
 
+/// The plans whose kernels are tuned. In a hurry it is only the one that the device has now: half as
+/// many kernels settle twice as well.
+fn plans(mode: Mode) -> &'static [Option<Fusion>] {
+    match mode {
+        Mode::Quick => &[None],
+        Mode::Full => &[Some(Fusion::NONE), Some(Fusion::ALL)],
+    }
+}
+
+/// Whether whole tokens decide between the plans: where the kernels of all of them were tuned.
+fn chooses_plan(mode: Mode) -> bool {
+    plans(mode).len() > 1
+}
+
 /// What the device runs now: the measure of all winners.
 fn present(device: &Device, file: Option<&Path>) -> Kernels {
     let caps = device.caps();
@@ -213,19 +227,21 @@ fn confirm(
     quiet: bool,
 ) -> Result<()> {
     let settled = || outcome.tuned.settled.iter();
+    // Where the plan is chosen as well, joined kernels are compared with the plan that has none.
+    let joins = |w: &Workload| chooses_plan(outcome.mode) && w.is_joined();
     let before = |s: &Settled| {
-        let measured = s.before.as_ref().filter(|_| !s.workload.is_joined())?;
+        let measured = s.before.as_ref().filter(|_| !joins(&s.workload))?;
         s.workload.with_config(measured.config.clone()).ok()
     };
     let changes: Vec<Change> = settled()
-        .filter(|s| s.changed() || s.workload.is_joined())
+        .filter(|s| s.changed() || joins(&s.workload))
         .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
         .collect();
     if changes.is_empty() {
         return Ok(());
     }
     let apart: Vec<Variant> = settled().filter_map(before).collect();
-    let joined: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(Workload::is_joined).collect();
+    let joined: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(joins).collect();
     let base = autotune_confirm::base(present, &apart, &joined);
     let verdict = autotune_confirm::confirm(session, present, &base, &changes, deadline, quiet)?;
     outcome.confirmed = verdict.confirmed;
