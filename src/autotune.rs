@@ -197,7 +197,7 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
 fn plans(mode: Mode) -> &'static [Option<Fusion>] {
     match mode {
         Mode::Quick => &[None],
-        Mode::Full => &[Some(Fusion::NONE), Some(Fusion::ALL)],
+        Mode::Full => &[Some(Fusion::NONE), Some(Fusion::STEPS), Some(Fusion::ALL)],
     }
 }
 
@@ -270,6 +270,15 @@ pub(crate) fn short(workload: &Workload) -> String {
             let rows = format!("{norms}{rows}×{columns} {} {}", text("format"), text("epilogue"));
             format!("{rows}, {} → {}", text("x"), text("out"))
         }
+        Workload::GemvPair(s) => {
+            let first = short(&Workload::Gemv(s.first.clone()));
+            format!("{first}, then {}×{} {:?}", s.second.rows, s.first.rows, s.second.format)
+        }
+        Workload::MergeGemv(s) => {
+            let (m, second) = (&s.merge, &s.second);
+            let merge = format!("{} splits, {} heads of {}", m.splits, m.heads, m.dim);
+            format!("{merge}, then {} rows {:?}", second.rows, second.format)
+        }
         Workload::Attention(s) => {
             let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
             let stage = if s.decode { "decode" } else { "prefill" };
@@ -278,7 +287,8 @@ pub(crate) fn short(workload: &Workload) -> String {
         Workload::DecodeAttention(s) => {
             let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
             let cache = if s.append { "own" } else { "shared" };
-            format!("{} heads of {}, {window}, {cache} cache → {}", s.heads, s.dim, text("out"))
+            let out = if s.then.is_some() { "partials".into() } else { text("out") };
+            format!("{} heads of {}, {window}, {cache} cache → {out}", s.heads, s.dim)
         }
         Workload::AttentionMerge(s) => {
             format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))

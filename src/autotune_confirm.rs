@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pollster::block_on;
 use wgforge::autotune::{Confirmed, Group, confirm as confirm_groups};
-use wgforge::codegen::{Variant, Workload};
+use wgforge::codegen::{Variant, Workload, types::Act};
 use wgforge::model::{Choice, Kernels, Request};
 
 use crate::console;
@@ -54,6 +54,10 @@ pub(crate) fn base(present: &Kernels, before: &[Variant], joined: &[Workload]) -
 /// The groups in which winners are taken or left: kernels of one family help or hurt alike.
 fn family(workload: &Workload) -> &'static str {
     match workload {
+        Workload::GemvPair(_) | Workload::MergeGemv(_) => "joined products",
+        // What they leave is added by products behind norms.
+        Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32) => "joined products",
+        Workload::DecodeAttention(s) if s.then.is_some() => "joined products",
         Workload::Gemv(s) if s.norm.is_some() => "joined norms",
         Workload::Gemv(_) => "decode products",
         Workload::Gemm(_) => "prefill products",

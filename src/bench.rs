@@ -23,6 +23,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         PlanChoice::Apart => Some(Fusion::NONE),
         PlanChoice::Norms => Some(Fusion { norms: true, ..Fusion::NONE }),
         PlanChoice::Attention => Some(Fusion { attention: true, ..Fusion::NONE }),
+        PlanChoice::Steps => Some(Fusion::STEPS),
         PlanChoice::Joined => Some(Fusion::ALL),
     });
     let config = session.model.config();

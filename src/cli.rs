@@ -168,6 +168,8 @@ pub(crate) enum PlanChoice {
     Norms,
     /// Rotation, cache and attention in one
     Attention,
+    /// Both of these
+    Steps,
     /// All that can be joined
     Joined,
 }

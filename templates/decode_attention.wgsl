@@ -17,7 +17,7 @@
 {{ <input name="k" binding={b.k} ty={s.kv} native={c.f16} /> }}
 {{ <input name="v" binding={b.v} ty={s.kv} native={c.f16} /> }}
 {%- endif %}
-{% if c.splits > 1 -%}
+{% if d.partial == 1 -%}
 // Per (head, split): dim/4 quads of the unnormalised sum, then (maximum, sum, 0, 0).
 @group(0) @binding({{ b.partials }}) var<storage, read_write> partials: array<vec4<f32>>;
 {%- else -%}
@@ -357,7 +357,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (group > 0u) { return; }
 {%- endif %}
 {%- for r in range(end=c.heads) %}
-{%- if c.splits > 1 %}
+{%- if d.partial == 1 %}
   let to{{ r }} = ((first_head + {{ r }}u) * {{ c.splits }}u + wid.y) * (DIM4 + 1u);
 {%- for j in range(end=d.own) %}
   if (own + {{ j * c.wg }}u < DIM4) { partials[to{{ r }} + own + {{ j * c.wg }}u] = o{{ r }}_{{ j }}; }

@@ -21,18 +21,9 @@ fn group_scales(at: u32, k: u32) -> vec4<f32> {
 }
 {%- endif %}
 {% if s.norm -%}
-// The residual stream, and what the norms that come first need of this product: post, pre, scalar
-// and grids.
-{{ <input name="x" binding={b.x} ty="f32" /> }}
-fn x_in(i: u32) -> vec4<f32> { return x_at(i); }
-@group(0) @binding({{ b.site }}) var<storage, read> site: array<vec4<f32>>;
-fn post_at(i: u32) -> vec4<f32> { return site[i]; }
-fn pre_at(i: u32) -> vec4<f32> { return site[{{ d.x_quads }}u + i]; }
-fn scalar_at() -> f32 { return site[{{ 2 * d.x_quads }}u].x; }
-fn grid_at(i: u32) -> f32 { return site[{{ 2 * d.x_quads + 16 }}u + i / 4u][i % 4u]; }
+{{ <norm_site x={b.x} site={b.site} quads={d.x_quads} /> }}
 {%- if s.norm.residual %}
-{{ <input name="y" binding={b.y} ty={s.norm.y} native={c.f16} /> }}
-@group(0) @binding({{ b.sum }}) var<storage, read_write> sum: array<vec4<f32>>;
+{{ <norm_residual y={b.y} ty={s.norm.y} sum={b.sum} quads={d.x_quads} native={c.f16} /> }}
 {%- endif %}
 {{ <norm_sums wg={c.wg} sg={c.sg} residual={s.norm.residual} norm={s.norm.norm} /> }}
 {%- elif int -%}

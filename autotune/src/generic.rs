@@ -70,6 +70,8 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,
         Workload::DecodeAttention(s) => s.qkv == act && s.kv == Act::F16,
         Workload::AttentionMerge(s) => s.out != other(act),
+        Workload::GemvPair(s) => product_needed(&s.first, act),
+        Workload::MergeGemv(_) | Workload::Clear(_) => true,
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,
     });
@@ -83,7 +85,7 @@ fn other(act: Act) -> Act {
 fn product_needed(s: &Shape, act: Act) -> bool {
     // Behind norms of its own a product's input stays in f32.
     let input = if s.norm.is_some() { Act::F32 } else { act };
-    if s.norm.as_ref().is_some_and(|n| n.residual && n.y != act) {
+    if s.norm.as_ref().is_some_and(|n| n.residual && n.y != act && n.y != Act::I32) {
         return false;
     }
     let mobile = s.x == Act::I8 && s.scale == Scale::Row && s.out != other(act);

@@ -10,7 +10,9 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
         vec![(Inputs::Random, room.min(5), 21), (Inputs::Extreme, 1, 0), (Inputs::Ties, room.min(5), 0)]
     };
     match variant {
-        Variant::Gemv { .. } => vec![(Inputs::Random, 1, 0), (Inputs::Extreme, 1, 0), (Inputs::Ties, 1, 0)],
+        Variant::Gemv { .. } | Variant::GemvPair { .. } | Variant::MergeGemv { .. } => {
+            vec![(Inputs::Random, 1, 0), (Inputs::Extreme, 1, 0), (Inputs::Ties, 1, 0)]
+        }
         Variant::Gemm { .. } => {
             vec![(Inputs::Random, many, 0), (Inputs::Extreme, 5, 0), (Inputs::Ties, 5, 0)]
         }

@@ -246,9 +246,9 @@ impl Drop for Closing<'_> {
 /// it is the rest that stays as it was.
 fn ordered(workloads: &[Workload], device: &Device) -> Vec<Workload> {
     let rank = |w: &Workload| match w {
-        Workload::Gemv(_) => 0,
+        Workload::Gemv(_) | Workload::GemvPair(_) => 0,
         Workload::Attention(s) if s.decode => 1,
-        Workload::DecodeAttention(_) | Workload::AttentionMerge(_) => 1,
+        Workload::DecodeAttention(_) | Workload::AttentionMerge(_) | Workload::MergeGemv(_) => 1,
         Workload::Norm(_) => 2,
         Workload::Rope(_) => 3,
         Workload::Gemm(_) => 4,
@@ -273,9 +273,9 @@ fn ordered(workloads: &[Workload], device: &Device) -> Vec<Workload> {
 /// A workload's claim on the time there is.
 fn weight(workload: &Workload) -> f64 {
     match workload {
-        Workload::Gemv(_) | Workload::Gemm(_) => 3.0,
+        Workload::Gemv(_) | Workload::GemvPair(_) | Workload::Gemm(_) => 3.0,
         Workload::Attention(_) | Workload::DecodeAttention(_) => 3.0,
-        Workload::AttentionMerge(_) => 0.5,
+        Workload::AttentionMerge(_) | Workload::MergeGemv(_) => 0.5,
         _ => 1.0,
     }
 }

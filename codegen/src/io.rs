@@ -93,6 +93,7 @@ pub fn load(words: &[u32], act: Act, i: usize, grid: f32) -> f32 {
         Act::F32 => f32::from_bits(words[i]),
         Act::F16 => f16::from_bits((words[i / 2] >> (16 * (i % 2)) & 0xffff) as u16).to_f32(),
         Act::I8 => f32::from(code(words, i)) * grid,
+        Act::I32 => words[i].cast_signed() as f32 * grid,
     }
 }
 
@@ -108,7 +109,14 @@ pub fn store(words: &mut [u32], act: Act, i: usize, value: f32, grid: f32) {
         Act::F32 => words[i] = value.to_bits(),
         Act::F16 => put(words, i, 16, u32::from(f16::from_f32(value).to_bits())),
         Act::I8 => put(words, i, 8, u32::from(quantize(value, grid) as u8)),
+        Act::I32 => words[i] = whole(value / grid).cast_unsigned(),
     }
+}
+
+/// A whole number.
+#[expect(clippy::cast_possible_truncation, reason = "saturates, as kernels do")]
+fn whole(value: f32) -> i32 {
+    value as i32
 }
 
 /// A constant of a shape as kernels hold it.

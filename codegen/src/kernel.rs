@@ -151,7 +151,7 @@ macro_rules! registry {
             pub fn is_joined(&self) -> bool {
                 match self {
                     Self::Gemv(s) => s.norm.is_some(),
-                    Self::DecodeAttention(_) => true,
+                    Self::DecodeAttention(_) | Self::GemvPair(_) | Self::MergeGemv(_) => true,
                     _ => false,
                 }
             }
@@ -386,12 +386,15 @@ pub(crate) fn canonical_json<T: Serialize>(value: &T) -> String {
 registry! {
     gather::Gather,
     ple_mix::PleMix,
+    clear::Clear,
     norm::Norm,
     gemv::Gemv,
+    gemv_pair::GemvPair,
     gemm::Gemm,
     rope::Rope,
     attention::Attention,
     attention_merge::AttentionMerge,
+    merge_gemv::MergeGemv,
     decode_attention::DecodeAttention,
     argmax::Argmax,
     topk::Topk,

@@ -3,11 +3,13 @@
 use crate::{
     Workload,
     kernels::{
-        argmax, attention, attention_merge, decode_attention, gather,
+        argmax, attention, attention_merge, clear, decode_attention, gather,
         gemv::{self, Epilogue},
-        norm, ple_mix, rope, sample, topk,
+        gemv_pair, merge_gemv, norm, ple_mix, rope, sample,
+        slab::Second,
+        topk,
     },
-    types::{Act, Format, Scale},
+    types::{Act, Format, Scale, stride},
 };
 
 /// A matrix product without grids or epilogue.
@@ -178,7 +180,8 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 ring,
                 eps,
             }));
-            for out in [act, Act::I8] {
+            let second = Second { rows: h, format: Format::I4 };
+            for (out, then) in [(act, None), (Act::I8, None), (Act::I8, Some(second))] {
                 all.push(Workload::DecodeAttention(decode_attention::Shape {
                     heads,
                     kv_heads,
@@ -191,6 +194,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                     kv,
                     out,
                     eps,
+                    then,
                 }));
             }
             // Attention does not know whose keys it reads.
@@ -212,9 +216,19 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             }
         }
         for out in [Act::F32, Act::F16, Act::I8].into_iter().filter(|_| kv_own) {
-            all.push(Workload::AttentionMerge(attention_merge::Shape { heads, dim, splits: 16, out }));
+            let merge = attention_merge::Shape { heads, dim, splits: 16, out };
+            // Words of two bits hold more columns than a small head has.
+            for format in [Format::I4, Format::I8, Format::I2] {
+                if out == Act::I8 && dim.is_multiple_of(format.piece().1) {
+                    let second = Second { rows: h, format };
+                    all.push(Workload::MergeGemv(merge_gemv::Shape { merge: merge.clone(), second }));
+                }
+            }
+            all.push(Workload::AttentionMerge(merge));
         }
     }
+    let sums = 2 * layers * stride(h);
+    all.push(Workload::Clear(clear::Shape { a: sums, b: sums }));
     all.push(Workload::Argmax(argmax::Shape { n: vocab, last: false, ring: 0 }));
     all.push(Workload::Argmax(argmax::Shape { n: vocab.div_ceil(1024), last: true, ring: 64 }));
     all.extend(topk::Shape::rounds(vocab, 64).into_iter().map(Workload::Topk));
@@ -234,12 +248,13 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
             _ => (true, true),
         };
         let x = if s.x.is_int() { Act::I8 } else { Act::F32 };
-        for (residual, y) in [(true, Act::F32), (true, Act::F16), (false, Act::F32)] {
-            // Only whole streams, which come from the embedding, want no addition.
-            let wanted = if residual {
-                s.out == y || !matches!(s.epilogue, Epilogue::Store)
-            } else {
-                s.epilogue == Epilogue::Store
+        for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, Act::I32), (false, Act::F32)] {
+            let wanted = match y {
+                // Sums of codes are added where there are static grids, and before the head.
+                Act::I32 => s.scale == Scale::Row && s.epilogue != Epilogue::Residual,
+                _ if residual => s.out == y || !matches!(s.epilogue, Epilogue::Store),
+                // Only whole streams, which come from the embedding, want no addition.
+                _ => s.epilogue == Epilogue::Store,
             };
             let scaled = scaled && residual;
             let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6 };
@@ -252,12 +267,26 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
     all
 }
 
+/// Those of them that make codes for another product, with that product.
+fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
+    let joined = normed.iter().filter(|s| s.x == Act::I8 && s.out == Act::I8 && s.norm.is_some());
+    let pair = |first: &gemv::Shape| {
+        let second = Second { rows: first.columns, format: first.format };
+        Workload::GemvPair(gemv_pair::Shape { first: first.clone(), second })
+    };
+    joined.map(pair).collect()
+}
+
 /// Every kernel at the shapes of Gemma 4 E2B, in all formats.
 pub fn e2b() -> Vec<Workload> {
     let mut all = others(1536, 8, 1, 256, 256, 35, 262_144);
     let (sliding, full) =
         (products(1536, 6144, 256, 2048, 256, 262_144), products(1536, 12_288, 256, 4096, 512, 262_144));
-    all.extend([&sliding, &full].into_iter().flat_map(|p| normed(p)).map(Workload::Gemv));
+    for products in [&sliding, &full] {
+        let normed = normed(products);
+        all.extend(pairs(&normed));
+        all.extend(normed.into_iter().map(Workload::Gemv));
+    }
     for s in sliding.into_iter().chain(full) {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
@@ -271,7 +300,11 @@ pub fn odd() -> Vec<Workload> {
     let mut all = others(150, 6, 2, 24, 20, 3, 1003);
     let (small, tiny) = (products(150, 97, 20, 144, 48, 1003), products(33, 1, 4, 8, 4, 5));
     // The norms are the same before all products, so some of them will do.
-    all.extend([&small, &tiny].into_iter().flat_map(|p| normed(p)).step_by(4).map(Workload::Gemv));
+    for products in [&small, &tiny] {
+        let normed = normed(products);
+        all.extend(pairs(&normed));
+        all.extend(normed.into_iter().step_by(4).map(Workload::Gemv));
+    }
     for s in small.into_iter().chain(tiny) {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));

@@ -30,6 +30,10 @@ pub enum Act {
     F16,
     /// 8-bit code on a static grid, four to a word; its value is `code * grid`.
     I8,
+    /// 32-bit sum of products of codes that many workgroups add to
+    /// ([`crate::kernels::slab`]); its value is `sum * scale` of its row, put on the product's
+    /// output grid. Only norms before a product read it.
+    I32,
 }
 
 impl Act {
@@ -37,7 +41,7 @@ impl Act {
     pub const fn row_bytes(self, columns: u32) -> u64 {
         let elements = stride(columns) as u64;
         match self {
-            Self::F32 => elements * 4,
+            Self::F32 | Self::I32 => elements * 4,
             Self::F16 => elements * 2,
             Self::I8 => elements,
         }

@@ -2,18 +2,25 @@
 
 /// What decode does in one dispatch where the plain plan has several; prefill is not affected.
 /// Which is faster depends on what a dispatch costs on the device: left to itself, a plan joins
-/// what the tuned kernels of the device list.
+/// what the tuned kernels of the device list. Whatever cannot run on a device stays apart there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fusion {
     /// Rotation, the append to the cache and attention, by `decode_attention`.
     pub attention: bool,
     /// Residual sums and norms, made by every workgroup of the product that reads them.
     pub norms: bool,
+    /// Products with the ones before them, where static grids make sums exact in any order: `down`
+    /// with gate and up, the two of the per-layer inputs, and the output projection with the join of
+    /// attention's key ranges. Needs `norms`, which add what they leave, and for the last of them
+    /// `attention`.
+    pub products: bool,
 }
 
 impl Fusion {
     /// Every step is a dispatch of its own.
-    pub const NONE: Self = Self { attention: false, norms: false };
+    pub const NONE: Self = Self { attention: false, norms: false, products: false };
+    /// Products stay apart.
+    pub const STEPS: Self = Self { attention: true, norms: true, products: false };
     /// All that can be joined is.
-    pub const ALL: Self = Self { attention: true, norms: true };
+    pub const ALL: Self = Self { attention: true, norms: true, products: true };
 }

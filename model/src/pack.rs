@@ -150,6 +150,12 @@ impl<'a> Matrix<'a> {
         u64::from(self.padded_rows()) * (self.row_bytes() + self.scale.row_bytes(self.columns))
     }
 
+    /// Scales of all stored rows, where they have one each; 0 for padding.
+    pub(crate) fn row_scales(&self) -> Vec<f32> {
+        let scale = |row| self.source(row).and_then(|(part, at)| part.scales.as_ref().map(|s| s[at]));
+        (0..self.padded_rows() as usize).map(|row| scale(row).unwrap_or(0.0)).collect()
+    }
+
     /// The published row behind stored row `row`; `None` for padding.
     fn source(&self, row: usize) -> Option<(&Source<'a>, usize)> {
         match self.order {

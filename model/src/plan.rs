@@ -10,11 +10,13 @@ use std::collections::HashMap;
 use wgforge_codegen::{
     Workload,
     kernels::{
-        argmax, attention, decode_attention, gather,
+        argmax, attention, clear, decode_attention, gather,
         gemv::{self, Epilogue},
-        norm, ple_mix, rope, sample, topk,
+        gemv_pair, norm, ple_mix, rope, sample,
+        slab::Second,
+        topk,
     },
-    types::{Act, stride},
+    types::{Act, Scale, stride},
 };
 
 use crate::{
@@ -52,14 +54,22 @@ pub(crate) enum Rows {
 pub(crate) enum Stream {
     /// Complete.
     Whole(View),
-    /// To be completed.
-    Pending { x: View, y: View, post: View, scalar: View },
+    /// To be completed. `added`: the element type of `y`.
+    Pending { x: View, y: View, added: Act, post: View, scalar: View },
 }
 
 impl Stream {
     /// With the sum of a block's result still to be made by the norm that ends it.
-    fn pending(x: View, y: View, site: &Site) -> Self {
-        Self::Pending { x, y, post: site.post, scalar: site.scalar }
+    fn pending(x: View, (y, added): (View, Act), site: &Site) -> Self {
+        Self::Pending { x, y, added, post: site.post, scalar: site.scalar }
+    }
+
+    /// The element type of what is still to be added.
+    fn added(&self) -> Option<Act> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Pending { added, .. } => Some(*added),
+        }
     }
 }
 
@@ -71,6 +81,15 @@ struct Before<'s> {
     scaled: bool,
     norm: bool,
     site: &'s Site,
+}
+
+/// How a dispatch completes a stream.
+struct Residual {
+    /// The stream without the addition.
+    x: View,
+    /// With it.
+    sum: Option<View>,
+    bound: Vec<(&'static str, View)>,
 }
 
 /// What the host gathers per-layer embeddings into, where the device cannot bind their table.
@@ -99,6 +118,16 @@ pub(crate) struct Builder<'a> {
     /// Buffers made so far, so that plans of the same rows share them.
     pub(crate) buffers: &'a mut HashMap<String, View>,
     pub(crate) steps: Vec<Step>,
+    /// Some step adds to sums, which must be zero before.
+    pub(crate) summing: bool,
+}
+
+/// Which of a layer's products leave sums, each to the next in the stream.
+#[derive(Debug, Clone, Copy)]
+enum Sums {
+    Attention,
+    FeedForward,
+    Ple,
 }
 
 fn u(n: usize) -> u32 {
@@ -144,7 +173,48 @@ impl Builder<'_> {
 
     /// Whether this plan has `joined` in place of what ends in `apart`.
     fn joins(&self, asked: fn(Fusion) -> bool, joined: &Workload, apart: &Workload) -> bool {
-        self.rows == Rows::One && self.fusion.map_or_else(|| self.backend.joins(joined, apart), asked)
+        self.rows == Rows::One
+            && match self.fusion {
+                None => self.backend.joins(joined, apart),
+                Some(fusion) => asked(fusion) && self.backend.choose(joined.clone()).is_ok(),
+            }
+    }
+
+    /// Whether `p` can follow another product in its dispatch: it takes codes, and `next`, which
+    /// adds what it leaves, can make its norms itself.
+    fn sums(&self, p: &Product, next: &gemv::Shape) -> Option<Second> {
+        let fits = self.rows == Rows::One
+            && p.parts.len() == 1
+            && p.input == Act::I8
+            && p.scale == Scale::Row
+            && self.fusion.is_none_or(|f| f.products)
+            && self.backend.choose(Workload::Gemv(next.clone())).is_ok();
+        fits.then_some(Second { rows: p.rows, format: p.format })
+    }
+
+    /// Where layer `i` adds such sums: never in the buffer that it reads others from at that time.
+    async fn sums_of(&mut self, i: usize, which: Sums) -> Result<View> {
+        let (buffer, row) = match which {
+            Sums::Attention => (0, 2 * i),
+            Sums::FeedForward => (1, i),
+            Sums::Ple => (0, 2 * i + 1),
+        };
+        self.summing = true;
+        let row_bytes = Act::I32.row_bytes(u(self.config.hidden));
+        Ok(self.all_sums().await?[buffer].part(row_bytes * row as u64, row_bytes))
+    }
+
+    async fn all_sums(&mut self) -> Result<[View; 2]> {
+        let (row, layers) = (Act::I32.row_bytes(u(self.config.hidden)), self.config.num_layers() as u64);
+        Ok([self.named("sums_a", 2 * layers * row).await?, self.named("sums_b", layers * row).await?])
+    }
+
+    /// Makes all sums zero.
+    pub(crate) async fn clear(&mut self) -> Result<()> {
+        let [a, b] = self.all_sums().await?;
+        let words = |v: View| u32::try_from(v.bytes / 4).unwrap_or(u32::MAX);
+        let shape = clear::Shape { a: words(a), b: words(b) };
+        self.push("clear".into(), Workload::Clear(shape), &[("a", a), ("b", b)])
     }
 
     fn push(&mut self, label: String, workload: Workload, bound: &[(&str, View)]) -> Result<()> {
@@ -245,35 +315,16 @@ impl Builder<'_> {
     ) -> Result<View> {
         let [norm_name, product_name, sum_name, input_name] = names;
         let (hidden, site) = (u(self.config.hidden), before.site);
-        let (x, y) = match before.stream {
-            Stream::Whole(x) => (x, None),
-            Stream::Pending { x, y, .. } => (x, Some(y)),
-        };
-        let sum = match y {
-            Some(_) => Some(self.vector(&sum_name, hidden, Act::F32).await?),
-            None => None,
-        };
-        let shape = norm::Shape {
-            width: hidden,
-            residual: y.is_some(),
-            y: self.act,
-            scaled: before.scaled && y.is_some(),
-            norm: before.norm,
-            out: Some(p.input),
-            eps: self.eps(),
-        };
-        // What stays in a workgroup need not be f16.
-        let inner = if p.input.is_int() { p.input } else { Act::F32 };
-        let added = if y.is_some() { self.act } else { Act::F32 };
-        let inner = norm::Shape { out: Some(inner), y: added, ..shape.clone() };
+        let Residual { x, sum, mut bound } = self.residual(before.stream, &sum_name).await?;
+        let shape = norm::Shape { out: Some(p.input), y: self.act, ..self.norm_before(before, p) };
         // A matrix in parts would make the same norms once for each.
+        let inner = self.norm_before(before, p);
         let joined = p.parts.len() == 1 && {
             let of = |norm| Workload::Gemv(self.product_shape(p, &p.parts[0], epilogue, norm, out.1));
-            self.joins(|f| f.norms, &of(Some(inner.clone())), &of(None))
+            // Nobody else adds sums.
+            before.stream.added() == Some(Act::I32)
+                || self.joins(|f| f.norms, &of(Some(inner.clone())), &of(None))
         };
-        let mut bound = vec![("run", self.run), ("x", x)];
-        bound.extend(y.map(|y| ("y", y)));
-        bound.extend(sum.map(|sum| ("sum", sum)));
         if joined {
             bound.push(("site", site.all));
             self.product_with(&product_name, p, epilogue, Some(inner), bound, aux, out)?;
@@ -285,6 +336,87 @@ impl Builder<'_> {
             self.product(&product_name, p, epilogue, h, aux, out)?;
         }
         Ok(sum.unwrap_or(x))
+    }
+
+    /// The norms that come first in the dispatch of `p`. What stays in a workgroup need not be f16.
+    fn norm_before(&self, before: Before<'_>, p: &Product) -> norm::Shape {
+        let added = before.stream.added();
+        norm::Shape {
+            width: u(self.config.hidden),
+            residual: added.is_some(),
+            y: added.unwrap_or(Act::F32),
+            scaled: before.scaled && added.is_some(),
+            norm: before.norm,
+            out: Some(if p.input.is_int() { p.input } else { Act::F32 }),
+            eps: self.eps(),
+        }
+    }
+
+    /// What a dispatch that completes `stream` binds for that; `name` is that of the sum's buffer.
+    async fn residual(&mut self, stream: Stream, name: &str) -> Result<Residual> {
+        let (x, y) = match stream {
+            Stream::Whole(x) => (x, None),
+            Stream::Pending { x, y, .. } => (x, Some(y)),
+        };
+        let mut bound = vec![("run", self.run), ("x", x)];
+        let mut sum = None;
+        if let Some(y) = y {
+            let completed = self.vector(name, u(self.config.hidden), Act::F32).await?;
+            bound.extend([("y", y), ("sum", completed)]);
+            sum = Some(completed);
+        }
+        Ok(Residual { x, sum, bound })
+    }
+
+    /// Two products of the stream as `before` says, `first` and then `second`, in one dispatch where
+    /// the plan has that: `next` adds its sums. `names`: of the first's norm and its product, of the
+    /// buffers for the completed stream, the product's input and its result, of the second product
+    /// and of its result. Returns the completed stream and what is to be added to it.
+    async fn products(
+        &mut self,
+        names: [String; 7],
+        before: Before<'_>,
+        (first, epilogue, aux): (&Product, Epilogue, Option<View>),
+        second: &Product,
+        sums: Option<(usize, Sums, gemv::Shape)>,
+    ) -> Result<(View, (View, Act))> {
+        let [norm_name, name, sum_name, input_name, between_name, second_name, out_name] = names;
+        let out = Act::I8;
+        if let Some((layer, which, next)) = sums
+            && let [part] = &first.parts[..]
+            && first.input == Act::I8
+            && let Some(then) = self.sums(second, &next)
+        {
+            let norm = self.norm_before(before, first);
+            let first_shape = self.product_shape(first, part, epilogue, Some(norm), out);
+            let shape = gemv_pair::Shape { first: first_shape, second: then };
+            let apart = self.product_shape(second, &second.parts[0], Epilogue::Store, None, self.act);
+            let joined = Workload::GemvPair(shape);
+            if self.joins(|f| f.products, &joined, &Workload::Gemv(apart)) {
+                let Residual { x, sum, mut bound } = self.residual(before.stream, &sum_name).await?;
+                let sums = self.sums_of(layer, which).await?;
+                bound.extend([("site", before.site.all), ("w", part.weights), ("out", sums)]);
+                bound.push(("w2", second.parts[0].weights));
+                bound.extend(aux.map(|v| ("aux", v)));
+                self.push(name, joined, &bound)?;
+                return Ok((sum.unwrap_or(x), (sums, Act::I32)));
+            }
+        }
+        let between = self.vector(&between_name, first.rows, second.input).await?;
+        let names = [norm_name, name, sum_name, input_name];
+        let into = (between, second.input);
+        let x = self.normed_product(names, before, first, epilogue, aux, into).await?;
+        let y = self.vector(&out_name, second.rows, self.act).await?;
+        self.product(&second_name, second, Epilogue::Store, between, None, (y, self.act))?;
+        Ok((x, (y, self.act)))
+    }
+
+    /// The shape of a product that adds sums of codes to the stream first.
+    fn adding(&self, p: &Product, epilogue: Epilogue, scaled: bool, norm: bool, out: Act) -> gemv::Shape {
+        let x = if p.input.is_int() { p.input } else { Act::F32 };
+        let (width, eps) = (u(self.config.hidden), self.eps());
+        let norm = norm::Shape { width, residual: true, y: Act::I32, scaled, norm, out: Some(x), eps };
+        self.product_shape(p, &p.parts[0], epilogue, Some(norm), out)
     }
 
     /// Embeddings and per-layer inputs of the tokens. Returns the residual stream.
@@ -358,7 +490,6 @@ impl Builder<'_> {
     /// One layer. Returns the stream whose last addition the next norm makes.
     pub(crate) async fn layer(&mut self, i: usize, stream: Stream) -> Result<Stream> {
         let (w, c) = (&self.weights.layers[i], self.config);
-        let hidden = u(c.hidden);
         let act = self.act;
         let name = |b: &Self, what: &str| b.of_layer(i, what);
 
@@ -368,42 +499,62 @@ impl Builder<'_> {
         let before = Before { stream, scaled: true, norm: true, site: &w.input };
         let x = self.normed_product(names, before, &w.qkv, Epilogue::Store, None, (qkv, act)).await?;
 
-        let o_in = self.attention(i, w, qkv).await?;
-        let n = name(self, "o");
-        let o = self.vector(&n, hidden, act).await?;
-        self.product(&format!("{i}.o"), &w.o, Epilogue::Store, o_in, None, (o, act))?;
+        let attended = self.attention(i, w, qkv).await?;
+        let stream = Stream::pending(x, attended, &w.feedforward);
 
-        let n = name(self, "ffn");
-        let ffn = self.vector(&n, w.gate_up.rows, w.down.input).await?;
-        let names = [format!("{i}.ffn_norm"), format!("{i}.gate_up"), name(self, "x1"), name(self, "h1")];
-        let stream = Stream::pending(x, o, &w.feedforward);
+        let names = [
+            format!("{i}.ffn_norm"),
+            format!("{i}.gate_up"),
+            name(self, "x1"),
+            name(self, "h1"),
+            name(self, "ffn"),
+            format!("{i}.down"),
+            name(self, "down"),
+        ];
         let before = Before { stream, scaled: false, norm: true, site: &w.feedforward };
-        let out = (ffn, w.down.input);
-        let x1 = self.normed_product(names, before, &w.gate_up, Epilogue::Geglu, None, out).await?;
-        let n = name(self, "down");
-        let down = self.vector(&n, hidden, act).await?;
-        self.product(&format!("{i}.down"), &w.down, Epilogue::Store, ffn, None, (down, act))?;
+        let next = (w.ple_gate.parts.len() == 1)
+            .then(|| self.adding(&w.ple_gate, Epilogue::Ple, false, false, w.ple_proj.input));
+        let sums = next.map(|next| (i, Sums::FeedForward, next));
+        let first = (&w.gate_up, Epilogue::Geglu, None);
+        let (x1, down) = self.products(names, before, first, &w.down, sums).await?;
 
         // The per-layer gate reads the residual stream as it is.
         let ple = self.ple().await?;
         let row = Act::F32.row_bytes(u(c.ple_dim)) * u64::from(self.capacity());
         let ple = ple.part(row * i as u64, row);
-        let n = name(self, "ple_gate");
-        let gate = self.vector(&n, u(c.ple_dim), w.ple_proj.input).await?;
-        let names = [format!("{i}.ple_norm"), format!("{i}.ple_gate"), name(self, "x2"), name(self, "h2")];
+        let names = [
+            format!("{i}.ple_norm"),
+            format!("{i}.ple_gate"),
+            name(self, "x2"),
+            name(self, "h2"),
+            name(self, "ple_gate"),
+            format!("{i}.ple_proj"),
+            name(self, "ple_proj"),
+        ];
         let stream = Stream::pending(x1, down, &w.ple);
         let before = Before { stream, scaled: false, norm: false, site: &w.ple };
-        let out = (gate, w.ple_proj.input);
-        let x2 = self.normed_product(names, before, &w.ple_gate, Epilogue::Ple, Some(ple), out).await?;
-        let n = name(self, "ple_proj");
-        let y = self.vector(&n, hidden, act).await?;
-        self.product(&format!("{i}.ple_proj"), &w.ple_proj, Epilogue::Store, gate, None, (y, act))?;
+        // Prefill leaves the same stream behind the last layer with a cache of its own, in floats.
+        let next = (i + 1 != c.num_kv_owners()).then(|| self.after(i)).flatten();
+        let sums = next.map(|next| (i, Sums::Ple, next));
+        let first = (&w.ple_gate, Epilogue::Ple, Some(ple));
+        let (x2, y) = self.products(names, before, first, &w.ple_proj, sums).await?;
         let next = self.weights.layers.get(i + 1).map_or(&self.weights.last, |next| &next.input);
         Ok(Stream::pending(x2, y, next))
     }
 
-    /// Rotation, cache, attention. Returns what the output projection reads.
-    async fn attention(&mut self, i: usize, w: &Layer, qkv: View) -> Result<View> {
+    /// The product that adds what layer `i` leaves, if it is in one piece.
+    fn after(&self, i: usize) -> Option<gemv::Shape> {
+        let w = self.weights;
+        let (p, epilogue, out) = match w.layers.get(i + 1) {
+            Some(next) => (&next.qkv, Epilogue::Store, self.act),
+            None => (&w.head, self.head_epilogue(), Act::F32),
+        };
+        (p.parts.len() == 1).then(|| self.adding(p, epilogue, true, true, out))
+    }
+
+    /// Rotation, cache, attention and the output projection. Returns what is to be added to the
+    /// stream.
+    async fn attention(&mut self, i: usize, w: &Layer, qkv: View) -> Result<(View, Act)> {
         let c = self.config;
         let (heads, dim) = (u(c.heads), u(c.head_dim(i)));
         let source = c.kv_source(i);
@@ -411,19 +562,11 @@ impl Builder<'_> {
         let kv_heads = u(c.kv_heads(source));
         let full = c.kind(i) == LayerKind::Full;
 
-        let n = self.of_layer(i, "attention");
-        let out = self.vector(&n, heads * dim, w.o.input).await?;
         let angles = self.weights.angles[usize::from(full)];
         let rotary = u(c.rope(i).rotated_pairs(c.head_dim(i)));
         let window = if full { 0 } else { u(c.window) };
-        let mut bound = vec![
-            ("run", self.run),
-            ("qkv", qkv),
-            ("angles", angles),
-            ("k", cache.k),
-            ("v", cache.v),
-            ("out", out),
-        ];
+        let mut bound =
+            vec![("run", self.run), ("qkv", qkv), ("angles", angles), ("k", cache.k), ("v", cache.v)];
         bound.extend(w.o.grids.map(|g| ("grids", g)));
         let apart = attention::Shape {
             heads,
@@ -436,46 +579,79 @@ impl Builder<'_> {
             out: w.o.input,
             decode: self.rows == Rows::One,
         };
-        let joined = Workload::DecodeAttention({
-            decode_attention::Shape {
-                heads,
-                kv_heads,
-                dim,
-                rotary,
-                window,
-                ring: cache.ring,
-                append: c.owns_kv(i),
-                qkv: self.act,
-                kv: self.kv,
-                out: w.o.input,
-                eps: self.eps(),
+        let joined = decode_attention::Shape {
+            heads,
+            kv_heads,
+            dim,
+            rotary,
+            window,
+            ring: cache.ring,
+            append: c.owns_kv(i),
+            qkv: self.act,
+            kv: self.kv,
+            out: w.o.input,
+            eps: self.eps(),
+            then: None,
+        };
+        // With the output projection behind it.
+        if let [_] = &w.gate_up.parts[..]
+            && let next = self.adding(&w.gate_up, Epilogue::Geglu, false, true, w.down.input)
+            && let Some(then) = self.sums(&w.o, &next)
+        {
+            let all =
+                Workload::DecodeAttention(decode_attention::Shape { then: Some(then), ..joined.clone() });
+            let apart = self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act);
+            if self.joins(|f| f.products && f.attention, &all, &Workload::Gemv(apart)) {
+                let sums = self.sums_of(i, Sums::Attention).await?;
+                bound.extend([("norms", w.head_norms), ("w2", w.o.parts[0].weights), ("out", sums)]);
+                self.attend(i, all, bound).await?;
+                return Ok((sums, Act::I32));
             }
-        });
+        }
+        let n = self.of_layer(i, "attention");
+        let out = self.vector(&n, heads * dim, w.o.input).await?;
+        bound.push(("out", out));
+        let joined = Workload::DecodeAttention(joined);
         if self.joins(|f| f.attention, &joined, &Workload::Attention(apart.clone())) {
             bound.push(("norms", w.head_norms));
             self.attend(i, joined, bound).await?;
-            return Ok(out);
+        } else {
+            self.rotate_and_attend(i, w, apart, rotary, bound).await?;
         }
+        let n = self.of_layer(i, "o");
+        let o = self.vector(&n, u(c.hidden), self.act).await?;
+        self.product(&format!("{i}.o"), &w.o, Epilogue::Store, out, None, (o, self.act))?;
+        Ok((o, self.act))
+    }
 
+    /// Rotation and the append to the cache, then attention.
+    async fn rotate_and_attend(
+        &mut self,
+        i: usize,
+        w: &Layer,
+        apart: attention::Shape,
+        rotary: u32,
+        mut bound: Vec<(&'static str, View)>,
+    ) -> Result<()> {
+        let attention::Shape { heads, kv_heads, dim, ring, .. } = apart;
         let n = self.of_layer(i, "q");
         let q = self.vector(&n, heads * dim, self.act).await?;
         let shape = rope::Shape {
             heads,
-            kv_heads: if c.owns_kv(i) { kv_heads } else { 0 },
+            kv_heads: if self.config.owns_kv(i) { kv_heads } else { 0 },
             dim,
             rotary,
             qkv: self.act,
             q: self.act,
             kv: self.kv,
-            ring: cache.ring,
+            ring,
             eps: self.eps(),
         };
         bound.extend([("q", q), ("q_norm", w.q_norm)]);
         bound.extend(w.k_norm.map(|v| ("k_norm", v)));
         self.push(format!("{i}.rope"), Workload::Rope(shape), &bound)?;
 
-        self.attend(i, Workload::Attention(apart), bound).await?;
-        Ok(out)
+        self.attend(i, Workload::Attention(apart), bound).await
     }
 
     /// Attention, and what joins its key ranges where its configuration splits them.
@@ -487,7 +663,12 @@ impl Builder<'_> {
     ) -> Result<()> {
         let behind = self.backend.choose(workload.clone())?.followers();
         for merge in &behind {
-            if let Workload::AttentionMerge(shape) = merge {
+            let shape = match merge {
+                Workload::AttentionMerge(shape) => Some(shape),
+                Workload::MergeGemv(shape) => Some(&shape.merge),
+                _ => None,
+            };
+            if let Some(shape) = shape {
                 let n = self.of_layer(i, "partials");
                 let partials = self.named(&n, shape.partial_bytes(self.capacity())).await?;
                 bound.push(("partials", partials));
@@ -504,7 +685,7 @@ impl Builder<'_> {
     pub(crate) async fn settle(&mut self, stream: Stream, name: &str) -> Result<View> {
         let (x, y, post, scalar) = match stream {
             Stream::Whole(x) => return Ok(x),
-            Stream::Pending { x, y, post, scalar } => (x, y, post, scalar),
+            Stream::Pending { x, y, post, scalar, .. } => (x, y, post, scalar),
         };
         let sum = self.vector(name, u(self.config.hidden), Act::F32).await?;
         let shape = norm::Shape {
@@ -525,11 +706,15 @@ impl Builder<'_> {
     pub(crate) async fn head(&mut self, stream: Stream) -> Result<View> {
         let w = self.weights;
         let logits = self.vector("logits", u(self.config.vocab_size), Act::F32).await?;
-        let epilogue = if self.config.softcap.is_some() { Epilogue::Softcap } else { Epilogue::Store };
+        let epilogue = self.head_epilogue();
         let names = ["final_norm", "head", "last_x", "last_h"].map(str::to_owned);
         let before = Before { stream, scaled: true, norm: true, site: &w.last };
         self.normed_product(names, before, &w.head, epilogue, None, (logits, Act::F32)).await?;
         Ok(logits)
+    }
+
+    fn head_epilogue(&self) -> Epilogue {
+        if self.config.softcap.is_some() { Epilogue::Softcap } else { Epilogue::Store }
     }
 
     /// The greedy choice among the logits of one token.

@@ -32,10 +32,14 @@ pub(crate) struct Product {
     pub(crate) splits: (u32, u32),
     /// What is in `grids`, or zeros.
     row: [f32; 8],
+    /// Scales of the stored rows of a product of codes.
+    row_scales: Vec<f32>,
 }
 
 /// What the norms before a product need, in one range as [`gemv::Shape::norm`] lays it out:
-/// a kernel binds all of it, or each part.
+/// a kernel binds all of it, or each part. Scales are there too: those of the product that ends the
+/// block before, for plans in which its sums arrive unscaled, and those of the product that follows,
+/// for plans that join it with another.
 ///
 /// [`gemv::Shape::norm`]: wgforge_codegen::kernels::gemv::Shape::norm
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +114,26 @@ pub(crate) struct Weights {
     pub(crate) bytes_per_token: u64,
 }
 
+/// What ends a block, for the site that follows it.
+struct End {
+    /// Weights of its norm.
+    post: Vec<f32>,
+    /// Factor of the sum.
+    scalar: f32,
+    /// What a sum of codes of its last product counts for, by row, and the product's output grid;
+    /// empty where there are no codes.
+    scales: Vec<f32>,
+    grid: f32,
+}
+
+impl End {
+    fn of(norm: &[f32], scalar: f32, last: &Linear<'_>) -> Self {
+        let (input, grid) = last.grids.map_or((0.0, 0.0), |g| (g.input, g.output));
+        let scales = last.row_scale.iter().flat_map(|s| s.iter()).map(|s| input * s).collect();
+        Self { post: norm.to_vec(), scalar, scales, grid }
+    }
+}
+
 /// Loads matrices and vectors into a backend.
 struct Loader<'b> {
     backend: &'b mut Backend,
@@ -182,8 +206,8 @@ impl Loader<'_> {
         &mut self,
         checkpoint: &Checkpoint,
         i: usize,
-        before: Option<(Vec<f32>, f32)>,
-    ) -> Result<(Layer, (Vec<f32>, f32))> {
+        before: Option<End>,
+    ) -> Result<(Layer, End)> {
         let w = checkpoint.layer(i)?;
         let hidden = w.input_norm.len();
         let down_in = w.down.grids.map_or(0.0, |g| g.input);
@@ -200,13 +224,13 @@ impl Loader<'_> {
         let qkv = self.product(qkv, None, false).await?;
         let gate_up = self.product(vec![w.gate, w.up], Some(down_in), true).await?;
         let ple_gate = self.product(vec![w.ple_gate], Some(proj_in), false).await?;
-        let end = |norm: &[f32]| Some((norm.to_vec(), 1.0));
+        let attention = End::of(&w.post_attention_norm, 1.0, &w.o);
+        let feedforward = End::of(&w.post_feedforward_norm, 1.0, &w.down);
+        let end = End::of(&w.post_ple_norm, w.scalar, &w.ple_proj);
         let layer = Layer {
             input: self.site(before, Some(&w.input_norm), hidden, &qkv).await?,
-            feedforward: self
-                .site(end(&w.post_attention_norm), Some(&w.pre_feedforward_norm), hidden, &gate_up)
-                .await?,
-            ple: self.site(end(&w.post_feedforward_norm), None, hidden, &ple_gate).await?,
+            feedforward: self.site(Some(attention), Some(&w.pre_feedforward_norm), hidden, &gate_up).await?,
+            ple: self.site(Some(feedforward), None, hidden, &ple_gate).await?,
             qkv,
             o: self.product(vec![w.o], None, false).await?,
             gate_up,
@@ -217,24 +241,29 @@ impl Loader<'_> {
             k_norm: w.k_norm.is_some().then(|| head_norms.part(q_bytes, head_norms.bytes - q_bytes)),
             head_norms,
         };
-        Ok((layer, (w.post_ple_norm.to_vec(), w.scalar)))
+        Ok((layer, end))
     }
 
     /// What stands before `product`: the norm and the factor that end a block, and the norm that
     /// begins the next.
     async fn site(
         &mut self,
-        end: Option<(Vec<f32>, f32)>,
+        end: Option<End>,
         pre: Option<&[f32]>,
         hidden: usize,
         product: &Product,
     ) -> Result<Site> {
         let zeros = vec![0.0; hidden];
-        let (post, scalar) = end.unwrap_or_else(|| (zeros.clone(), 1.0));
-        let (mut words, bytes) = (padded(&post), Act::F32.row_bytes(to_u32(hidden)));
+        let start = || End { post: zeros.clone(), scalar: 1.0, scales: Vec::new(), grid: 0.0 };
+        let end = end.unwrap_or_else(start);
+        let (mut words, bytes) = (padded(&end.post), Act::F32.row_bytes(to_u32(hidden)));
         words.extend(padded(pre.unwrap_or(&zeros)));
-        words.extend(padded(&[scalar]));
+        words.extend(padded(&[end.scalar, end.grid]));
         words.extend(padded(&product.row));
+        let from = words.len();
+        words.extend(padded(&end.scales));
+        words.resize(from + stride(to_u32(hidden)) as usize, 0);
+        words.extend(padded(&product.row_scales));
         let all = self.backend.constant(&words).await?;
         Ok(Site {
             all,
@@ -319,6 +348,7 @@ impl Loader<'_> {
         let row = [input, out(0), out(1), out(2), next.unwrap_or(0.0), 0.0, 0.0, 0.0];
         let any = row.iter().any(|v| *v != 0.0);
         Ok(Product {
+            row_scales: if codes { matrix.row_scales() } else { Vec::new() },
             parts,
             rows: matrix.rows,
             columns: matrix.columns,

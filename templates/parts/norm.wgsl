@@ -76,3 +76,34 @@
 {{ <workgroup_reduce name="row_sums" wg={wg} sg={sg} /> }}
 {%- endif %}
 {%- endcomponent norm_sums %}
+
+{#- The stream and the constants of norms that come before a product, as gemv::Shape::norm lays them
+    out. -#}
+{% component norm_site(x: integer, site: integer, quads: integer) -%}
+// The residual stream, and what the norms that come first need of this product: post, pre, scalar
+// and grids.
+{{ <input name="x" binding={x} ty="f32" /> }}
+fn x_in(i: u32) -> vec4<f32> { return x_at(i); }
+@group(0) @binding({{ site }}) var<storage, read> site: array<vec4<f32>>;
+fn post_at(i: u32) -> vec4<f32> { return site[i]; }
+fn pre_at(i: u32) -> vec4<f32> { return site[{{ quads }}u + i]; }
+fn scalar_at() -> f32 { return site[{{ 2 * quads }}u].x; }
+fn grid_at(i: u32) -> f32 { return site[{{ 2 * quads + 16 }}u + i / 4u][i % 4u]; }
+{%- endcomponent norm_site %}
+
+{#- What such norms add to the stream, and where the sum goes. -#}
+{% component norm_residual(y: integer, ty: string, sum: integer, quads: integer, native: bool) -%}
+{% if ty == "i32" -%}
+@group(0) @binding({{ y }}) var<storage, read> y: array<vec4<i32>>;
+// Sums of codes: scaled as their rows are, on the output grid of the product they belong to.
+fn y_at(i: u32) -> vec4<f32> {
+  let v = vec4<f32>(y[i]) * site[{{ 2 * quads + 32 }}u + i];
+  let grid = site[{{ 2 * quads }}u].y;
+  if (grid == 0.0) { return v; }
+  return clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)) * grid;
+}
+{%- else -%}
+{{ <input name="y" binding={y} ty={ty} native={native} /> }}
+{%- endif %}
+@group(0) @binding({{ sum }}) var<storage, read_write> sum: array<vec4<f32>>;
+{%- endcomponent norm_residual %}

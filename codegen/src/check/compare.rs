@@ -30,7 +30,7 @@ impl Tolerance {
     /// value, f16 at least its own rounding, codes one step.
     pub fn float(act: Act, bound: f32) -> (Act, Self) {
         match act {
-            Act::F32 => (act, Self::Relative(bound)),
+            Act::F32 | Act::I32 => (act, Self::Relative(bound)),
             // One rounding to 11 bits, either way.
             Act::F16 => (act, Self::Relative(bound.max(1.1e-3))),
             Act::I8 => (act, Self::Steps(1)),

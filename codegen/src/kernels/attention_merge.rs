@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, row_why_not, shuffle_choices};
+use super::{
+    NO_SUMS, common_why_not, f16_choices, generic_shuffle, reduce_bytes, row_why_not, shuffle_choices,
+};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Inputs, Tolerance},
@@ -51,6 +53,49 @@ impl Shape {
     pub fn partial_bytes(&self, tokens: u32) -> u64 {
         u64::from(tokens * self.heads * self.splits) * u64::from(self.dim + 4) * 4
     }
+
+    /// A head's row for a token.
+    pub(crate) fn join(&self, io: &Io<'_>, token: usize, head: u32) -> Vec<f32> {
+        let (d, splits) = (self.dim as usize, self.splits as usize);
+        let base = (token * self.heads as usize + head as usize) * splits * (d + 4);
+        let at = |split: usize, i: usize| base + split * (d + 4) + i;
+        let top = (0..splits).map(|p| io.f32("partials", at(p, d))).fold(f32::MIN, f32::max);
+        let mut sum = 0.0;
+        let mut out = vec![0.0f32; d];
+        for p in 0..splits {
+            let mass = io.f32("partials", at(p, d + 1));
+            if mass > 0.0 {
+                let f = (io.f32("partials", at(p, d)) - top).exp();
+                sum += f * mass;
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o += f * io.f32("partials", at(p, i));
+                }
+            }
+        }
+        out.iter_mut().for_each(|o| *o /= sum);
+        out
+    }
+
+    /// Words for `partials` and `grids`.
+    pub(crate) fn draw(&self, name: &str, d: &mut Draw) -> Vec<u32> {
+        let dim = self.dim as usize;
+        let ties = d.inputs == Inputs::Ties;
+        if name == "grids" {
+            return d.grid(if ties { 1.0 / 64.0 } else { 0.05 });
+        }
+        let sums = if ties { 1.0 / 64.0 } else { 2.0 };
+        let mut words = d.floats(self.partial_bytes(d.tokens) / 4, sums);
+        for (i, r) in words.chunks_exact_mut(dim + 4).enumerate() {
+            // Every third range is empty. Maxima of ties are far apart, so that one range
+            // alone has weight and nothing is rounded before the grid.
+            let empty = i % 3 == 2;
+            let top = if ties { 32.0 * (i % 31) as f32 } else { 2.0 * d.float(1.0) };
+            let mass = if ties { 2.0 } else { 1.5 + d.rng.unit() };
+            r[dim] = if empty { -3.0e38f32 } else { top }.to_bits();
+            r[dim + 1] = if empty { 0.0f32 } else { mass }.to_bits();
+        }
+        words
+    }
 }
 
 impl Kernel for AttentionMerge {
@@ -95,6 +140,7 @@ impl Kernel for AttentionMerge {
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
         require!(s.splits > 0, "there is nothing to join");
+        require!(s.out != Act::I32, "{NO_SUMS}");
         require!(
             c.quads.is_power_of_two() && c.quads <= c.wg,
             "{} quads do not divide a workgroup of {}",
@@ -126,27 +172,17 @@ impl Kernel for AttentionMerge {
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
-        let (d, splits) = (s.dim as usize, s.splits as usize);
         let grid = if s.out.is_int() { io.f32("grids", 0) } else { 1.0 };
         for t in 0..io.tokens {
-            for head in 0..s.heads as usize {
-                let base = (t * s.heads as usize + head) * splits * (d + 4);
-                let at = |split: usize, i: usize| base + split * (d + 4) + i;
-                let top = (0..splits).map(|p| io.f32("partials", at(p, d))).fold(f32::MIN, f32::max);
-                let mut sum = 0.0;
-                let mut out = vec![0.0f32; d];
-                for p in 0..splits {
-                    let mass = io.f32("partials", at(p, d + 1));
-                    if mass > 0.0 {
-                        let f = (io.f32("partials", at(p, d)) - top).exp();
-                        sum += f * mass;
-                        for (i, o) in out.iter_mut().enumerate() {
-                            *o += f * io.f32("partials", at(p, i));
-                        }
-                    }
-                }
-                out.iter_mut().for_each(|o| *o /= sum);
-                io.store("out", s.out, t * stride(s.heads * s.dim) as usize + head * d, &out, grid);
+            for head in 0..s.heads {
+                let out = s.join(io, t, head);
+                io.store(
+                    "out",
+                    s.out,
+                    t * stride(s.heads * s.dim) as usize + (head * s.dim) as usize,
+                    &out,
+                    grid,
+                );
             }
         }
     }
@@ -160,24 +196,8 @@ impl Kernel for AttentionMerge {
     }
 
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
-        let dim = s.dim as usize;
         match name {
-            "partials" => {
-                let ties = d.inputs == Inputs::Ties;
-                let sums = if ties { 1.0 / 64.0 } else { 2.0 };
-                let mut words = d.floats(s.partial_bytes(d.tokens) / 4, sums);
-                for (i, r) in words.chunks_exact_mut(dim + 4).enumerate() {
-                    // Every third range is empty. Maxima of ties are far apart, so that one range
-                    // alone has weight and nothing is rounded before the grid.
-                    let empty = i % 3 == 2;
-                    let top = if ties { 32.0 * (i % 31) as f32 } else { 2.0 * d.float(1.0) };
-                    let mass = if ties { 2.0 } else { 1.5 + d.rng.unit() };
-                    r[dim] = if empty { -3.0e38f32 } else { top }.to_bits();
-                    r[dim + 1] = if empty { 0.0f32 } else { mass }.to_bits();
-                }
-                words
-            }
-            "grids" => d.grid(if d.inputs == Inputs::Ties { 1.0 / 64.0 } else { 0.05 }),
+            "partials" | "grids" => s.draw(name, d),
             _ => Draw::poison(u64::from(d.tokens) * s.out.row_bytes(s.heads * s.dim)),
         }
     }

@@ -10,8 +10,10 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    NO_SUMS,
     attention::{attend, key_range},
-    attention_merge, common_why_not, f16_choices, rope, row_why_not, shuffle_choices,
+    attention_merge, common_why_not, f16_choices, merge_gemv, rope, row_why_not, shuffle_choices,
+    slab::Second,
 };
 use crate::{
     Arithmetic, Caps, Cost, Reason, Workload,
@@ -58,6 +60,10 @@ pub struct Shape {
     pub out: Act,
     /// Added to the mean of squares.
     pub eps: f64,
+    /// The output projection, where it follows in the dispatch that joins the key ranges
+    /// ([`merge_gemv`]): then ranges are left to it even if there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Second>,
 }
 
 /// How it is computed.
@@ -96,6 +102,11 @@ impl Shape {
 
     fn rotation(&self) -> rope::Rotation {
         rope::Rotation { dim: self.dim, rotary: self.rotary }
+    }
+
+    /// Whether key ranges are left to others to join.
+    fn parts(&self, splits: u32) -> bool {
+        splits > 1 || self.then.is_some()
     }
 
     /// Bytes of `partials`: `[head][split]` of `dim + 4` f32, as [`attention_merge`] reads them.
@@ -173,7 +184,7 @@ impl Kernel for DecodeAttention {
     fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
         // Eight at most, hence one binding for both norms.
         let mut names = vec!["run", "qkv", "norms", "angles", "k", "v"];
-        if c.splits > 1 {
+        if s.parts(c.splits) {
             names.push("partials");
         } else {
             if s.out.is_int() {
@@ -241,6 +252,8 @@ impl Kernel for DecodeAttention {
         );
         require!(s.dim > 0 && s.dim.is_multiple_of(8), "a head of {} elements is not a multiple of 8", s.dim);
         require!(s.rotary <= s.dim / 2, "{} pairs do not fit a head of {}", s.rotary, s.dim);
+        require!(![s.qkv, s.kv, s.out].contains(&Act::I32), "{NO_SUMS}");
+        require!(s.then.is_none() || s.out == Act::I8, "a product in the same dispatch needs codes");
         require!(!s.qkv.is_int() && !s.kv.is_int(), "scores need floats");
         require!(
             s.ring == 0 || s.window > 0 && s.window <= s.ring,
@@ -322,6 +335,7 @@ impl Kernel for DecodeAttention {
         vec![
             ("dim4", s.dim / 4),
             ("half", s.dim / 8),
+            ("partial", u32::from(s.parts(c.splits))),
             ("norm_quads", stride(s.dim) / 4),
             // Workgroups of a KV head and range.
             ("sharers", s.heads / s.kv_heads / c.heads),
@@ -371,7 +385,7 @@ impl Kernel for DecodeAttention {
         }
 
         let splits = c.splits.max(1) as usize;
-        let grid = if s.out.is_int() && splits == 1 { io.f32("grids", 0) } else { 1.0 };
+        let grid = if s.out.is_int() && !s.parts(c.splits) { io.f32("grids", 0) } else { 1.0 };
         for i in 0..heads {
             let mut q = head(io, i);
             rope::normalise(&mut q, Some(&weights(io, 0)), eps);
@@ -394,7 +408,7 @@ impl Kernel for DecodeAttention {
                         _ => load(values, s.kv, at(p) + j, 1.0),
                     },
                 );
-                if splits > 1 {
+                if s.parts(c.splits) {
                     io.store("partials", Act::F32, (i * splits + split) * (d + 4), &sums.partial(), 1.0);
                 } else {
                     io.store("out", s.out, i * d, sums.finish(), grid);
@@ -413,7 +427,7 @@ impl Kernel for DecodeAttention {
 
     fn written(s: &Shape, c: &Config) -> Vec<&'static str> {
         let mut names = if s.append { vec!["k", "v"] } else { Vec::new() };
-        names.push(if c.splits > 1 { "partials" } else { "out" });
+        names.push(if s.parts(c.splits) { "partials" } else { "out" });
         names
     }
 
@@ -476,11 +490,14 @@ impl Kernel for DecodeAttention {
     }
 
     fn followers(s: &Shape, c: &Config) -> Vec<Workload> {
-        if c.splits == 1 {
-            return Vec::new();
-        }
         let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out: s.out };
-        vec![Workload::AttentionMerge(merge)]
+        match &s.then {
+            Some(second) => {
+                vec![Workload::MergeGemv(merge_gemv::Shape { merge, second: second.clone() })]
+            }
+            None if c.splits > 1 => vec![Workload::AttentionMerge(merge)],
+            None => Vec::new(),
+        }
     }
 
     fn cost(s: &Shape, c: &Config, _: u32, position: u32) -> Cost {
@@ -492,7 +509,8 @@ impl Kernel for DecodeAttention {
         // Two entries of (cos, sin) give the angle of a pair.
         let angles = 16 * u64::from(s.rotary);
         let all = s.slots() * s.dim;
-        let out = if c.splits > 1 { s.partial_bytes(c.splits) } else { s.out.row_bytes(s.heads * s.dim) };
+        let out =
+            if s.parts(c.splits) { s.partial_bytes(c.splits) } else { s.out.row_bytes(s.heads * s.dim) };
         Cost {
             read_bytes: s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles + 2 * cached * row,
             written_bytes: out + appended,

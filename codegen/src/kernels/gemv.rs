@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, norm, reduce_bytes, shuffle_choices};
+use super::{NO_SUMS, common_why_not, f16_choices, generic_shuffle, norm, reduce_bytes, shuffle_choices};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Inputs, Tolerance},
@@ -79,7 +79,9 @@ pub struct Shape {
     /// then the residual stream in f32, and the product's input is what [`norm::Norm`] of this
     /// shape would put out. Only for one token. In place of its vectors and of `grids` there is one
     /// binding, `site`: f32 rows of [`stride`]`(columns)` with `post` and `pre`, then 64 elements
-    /// that begin with `scalar`, then `grids`. The first workgroup stores `sum`.
+    /// that begin with `scalar`, then 64 that begin with `grids`. The first workgroup stores `sum`.
+    /// Where `y` are sums of codes ([`Act::I32`]), a row of their scales follows, and their grid
+    /// stands behind `scalar`. [`super::gemv_pair`] has the scales of its own rows behind that row.
     pub norm: Option<norm::Shape>,
 }
 
@@ -139,6 +141,16 @@ impl Shape {
         self.grids || self.x.is_int() || self.out.is_int()
     }
 
+    /// Where `site` has the scales of this matrix's rows for those who read them there.
+    pub(crate) fn site_scales(&self) -> usize {
+        3 * stride(self.columns) as usize + 128
+    }
+
+    /// Whether the residual adds sums of codes.
+    fn adds_sums(&self) -> bool {
+        self.norm.as_ref().is_some_and(|n| n.residual && n.y == Act::I32)
+    }
+
     pub(crate) fn has_aux(&self) -> bool {
         matches!(self.epilogue, Epilogue::Ple | Epilogue::Residual)
     }
@@ -165,6 +177,7 @@ impl Shape {
 
     pub(crate) fn why_not(&self, caps: &Caps) -> Option<Reason> {
         require!(self.rows > 0 && self.columns > 0, "the matrix is empty");
+        require!(self.x != Act::I32 && self.out != Act::I32, "{NO_SUMS}");
         require!(
             self.format.is_int() != (self.scale == Scale::None),
             "{:?} with {:?} scales",
@@ -229,6 +242,26 @@ impl Shape {
 
     /// The CPU version, for any number of tokens.
     pub(crate) fn reference(&self, io: &mut Io<'_>) {
+        let (n, out_row) = (round_up(self.rows, 4) as usize, stride(self.total) as usize);
+        let finished = self.results(io, ("scales", 0));
+        let out_grid = if self.out.is_int() { self.grid(4, io) } else { 1.0 };
+        for t in 0..io.tokens {
+            io.store("out", self.out, t * out_row + self.first as usize, &finished[t * n..][..n], out_grid);
+        }
+    }
+
+    /// Grid `i` of the row of grids; 0 where there are none.
+    pub(crate) fn grid(&self, i: usize, io: &Io<'_>) -> f32 {
+        match self.norm {
+            _ if !self.has_grids() => 0.0,
+            Some(_) => io.f32("site", 2 * stride(self.columns) as usize + 64 + i),
+            None => io.f32("grids", i),
+        }
+    }
+
+    /// What [`Self::reference`] stores, for each token as many as there are rows, in fours. `scales`:
+    /// the binding that has them, and the first one's place in it.
+    pub(crate) fn results(&self, io: &mut Io<'_>, scales: (&'static str, usize)) -> Vec<f32> {
         let (k, x_row, out_row) =
             (self.columns as usize, stride(self.columns) as usize, stride(self.total) as usize);
         let words = (self.format.row_bytes(self.columns) / 4) as usize;
@@ -238,12 +271,10 @@ impl Shape {
             Some(n) => normed(n, io),
             None => io.words("x").to_vec(),
         };
-        let (grids, at) = match self.norm {
-            Some(_) => ("site", 2 * x_row + 64),
-            None => ("grids", 0),
-        };
-        let scales = if self.scale == Scale::None { &[][..] } else { io.words("scales") };
-        let grid = |i: usize| if self.has_grids() { io.f32(grids, at + i) } else { 0.0 };
+        let io = &*io;
+        let (name, at) = scales;
+        let scales = if self.scale == Scale::None { &[][..] } else { &io.words(name)[at..] };
+        let grid = |i: usize| self.grid(i, io);
         // Products first, row by row, so that a row is unpacked once for all tokens.
         let mut y = vec![0.0f32; tokens * self.padded_rows() as usize];
         let per_token = self.padded_rows() as usize;
@@ -305,10 +336,7 @@ impl Shape {
                 };
             }
         }
-        let out_grid = if self.out.is_int() { grid(4) } else { 1.0 };
-        for t in 0..tokens {
-            io.store("out", self.out, t * out_row + self.first as usize, &finished[t * n..][..n], out_grid);
-        }
+        finished
     }
 }
 
@@ -319,7 +347,12 @@ fn normed(n: &norm::Shape, io: &mut Io<'_>) -> Vec<u32> {
     let eps = io::narrow(n.eps);
     let mut x = io.row("x", Act::F32, 0, width, 1.0);
     if n.residual {
-        let (y, post) = (io.row("y", n.y, 0, width, 1.0), io.row("site", Act::F32, 0, width, 1.0));
+        let (mut y, post) = (io.row("y", n.y, 0, width, 1.0), io.row("site", Act::F32, 0, width, 1.0));
+        if n.y == Act::I32 {
+            let scales = io.row("site", Act::F32, 2 * row + 128, width, 1.0);
+            let grid = io.f32("site", 2 * row + 1);
+            y.iter_mut().zip(scales).for_each(|(y, scale)| *y = io::srq(*y * scale, grid));
+        }
         let scalar = if n.scaled { io.f32("site", 2 * row) } else { 1.0 };
         norm::complete(&mut x, &y, &post, scalar, eps);
         x.resize(row, 0.0);
@@ -709,6 +742,10 @@ impl Shape {
             }
             "scales" => d.scales(self.padded_rows(), self.columns, self.scale),
             "x" if self.norm.is_some() => d.rows(1, self.columns, Act::F32, scale),
+            "y" if self.adds_sums() => {
+                let mut sum = |c| if c < self.columns { 2000 - d.rng.below(4000).cast_signed() } else { 0 };
+                (0..stride(self.columns)).map(|c| sum(c).cast_unsigned()).collect()
+            }
             "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), scale),
             "site" => {
                 let by = |scale: f32, words: Vec<u32>| {
@@ -720,6 +757,12 @@ impl Shape {
                 words.extend([0.7f32.to_bits()].into_iter().chain([0; 63]));
                 words.extend(self.draw_grids(d.inputs).iter().map(|v| v.to_bits()));
                 words.resize(words.len() + 56, 0);
+                if self.adds_sums() {
+                    let scalar = 2 * stride(self.columns) as usize;
+                    // As many steps as codes have.
+                    words[scalar + 1] = (scale / 64.0).to_bits();
+                    words.extend(by(scale / 2000.0, d.weights(self.columns)));
+                }
                 words
             }
             "sum" => Draw::poison(Act::F32.row_bytes(self.columns)),

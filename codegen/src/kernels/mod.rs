@@ -3,14 +3,18 @@
 pub mod argmax;
 pub mod attention;
 pub mod attention_merge;
+pub mod clear;
 pub mod decode_attention;
 pub mod gather;
 pub mod gemm;
 pub mod gemv;
+pub mod gemv_pair;
+pub mod merge_gemv;
 pub mod norm;
 pub mod ple_mix;
 pub mod rope;
 pub mod sample;
+pub mod slab;
 pub mod topk;
 
 use crate::{Caps, Reason, kernel::require};
@@ -33,6 +37,15 @@ pub fn f16_choices(caps: &Caps) -> Vec<bool> {
 /// Bounds every kernel shares: the workgroup's size and its memory, and the shuffle width.
 pub fn common_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps) -> Option<Reason> {
     require!(wg.is_power_of_two(), "a workgroup of {wg} is not a power of two, which the reductions need");
+    group_why_not(wg, sg, workgroup_bytes, caps)
+}
+
+/// The same for kernels whose workgroups may be any number of subgroups.
+pub(crate) fn group_why_not(wg: u32, sg: u32, workgroup_bytes: u64, caps: &Caps) -> Option<Reason> {
+    require!(
+        wg.is_power_of_two() || sg > 1,
+        "a workgroup of {wg} is not a power of two, which reductions without shuffles need"
+    );
     require!(wg <= caps.max_invocations, "a workgroup of {wg} is over the device's {}", caps.max_invocations);
     require!(
         sg.is_power_of_two() && wg.is_multiple_of(sg),
@@ -60,6 +73,9 @@ pub(crate) fn row_why_not(count: u64, dim: u32) -> Option<Reason> {
     );
     None
 }
+
+/// Why a vector may not be [`crate::types::Act::I32`].
+pub(crate) const NO_SUMS: &str = "sums of codes are read by norms before a product and by nothing else";
 
 /// Bytes of the partial sums of `parts/reduce.wgsl`.
 pub fn reduce_bytes(wg: u32, sg: u32) -> u64 {

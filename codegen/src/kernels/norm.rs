@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
+use super::{NO_SUMS, common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Inputs, Tolerance},
@@ -108,6 +108,7 @@ impl Kernel for Norm {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.width > 0, "the width is zero");
+        require!(s.y != Act::I32 && s.out != Some(Act::I32), "{NO_SUMS}");
         require!(s.residual || !s.scaled, "only a residual sum can be scaled");
         require!(s.residual || s.out.is_some(), "nothing would be stored");
         require!(

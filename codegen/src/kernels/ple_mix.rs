@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, row_why_not,
+    NO_SUMS, common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, row_why_not,
     shuffle_choices,
 };
 use crate::{
@@ -81,6 +81,7 @@ impl Kernel for PleMix {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a layer's {} inputs are not a multiple of 4", s.dim);
+        require!(s.context != Act::I32, "{NO_SUMS}");
         require!(s.layers <= caps.max_groups, "{} layers exceed the device's workgroups", s.layers);
         let elements = u64::from(s.layers) * u64::from(s.capacity) * u64::from(stride(s.dim));
         require!(

@@ -50,6 +50,8 @@ impl Programs {
 /// Decode in two halves: prefill runs its own first half and this second one for the last token.
 #[derive(Debug)]
 pub(super) struct Decode {
+    /// Zeros for the sums of both halves; `lower` begins with it.
+    pub(super) clear: Option<Program>,
     pub(super) lower: Program,
     pub(super) upper: Program,
     pub(super) greedy: Program,
@@ -79,6 +81,7 @@ impl Model {
             ids: lane.ids,
             buffers: &mut lane.buffers,
             steps: Vec::new(),
+            summing: false,
         }
     }
 
@@ -94,7 +97,7 @@ impl Model {
             stream = b.layer(i, stream).await?;
         }
         let between = stream;
-        let lower = std::mem::take(&mut b.steps);
+        let mut lower = std::mem::take(&mut b.steps);
         for i in owners..layers {
             stream = b.layer(i, stream).await?;
         }
@@ -103,7 +106,13 @@ impl Model {
         b.greedy(logits, chosen).await?;
         let greedy = std::mem::take(&mut b.steps);
         let ple = b.ple().await?;
+        if b.summing {
+            b.clear().await?;
+        }
+        let clear = std::mem::take(&mut b.steps);
+        lower.splice(0..0, clear.iter().cloned());
         self.programs.decode = Some(Decode {
+            clear: if clear.is_empty() { None } else { Some(self.backend.prepare(clear).await?) },
             lower: self.backend.prepare(lower).await?,
             upper: self.backend.prepare(upper).await?,
             greedy: self.backend.prepare(greedy).await?,

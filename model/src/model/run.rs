@@ -59,6 +59,7 @@ impl Model {
             let from = many_ple.part((i * u64::from(self.chunk) + u64::from(n - 1)) * ple_row, ple_row);
             work.push(Work::Copy(from, decode.ple.part(i * ple_row, ple_row)));
         }
+        work.extend(decode.clear.as_ref().map(|clear| Work::Run(clear, 1)));
         work.push(Work::Run(&decode.upper, 1));
         work.push(Work::Run(self.programs.chooser(decode, choice), 1));
         let fetch = work_fetch(&mut self.backend, &work, self.chosen, self.position);

@@ -48,6 +48,9 @@ impl Model {
         let logits = b.head(stream).await?;
         b.greedy(logits, chosen).await?;
         b.sampled(logits, chosen, sampling, keep).await?;
+        if b.summing {
+            b.clear().await?;
+        }
         let mut steps = std::mem::take(&mut b.steps);
         let mut b = self.builder(Which::Many);
         let mut stream = Stream::Whole(b.embed(host_many).await?);

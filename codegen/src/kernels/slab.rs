@@ -1,0 +1,142 @@
+//! Products of codes whose columns are shared out: each workgroup computes the codes of a slab of
+//! columns itself, multiplies all rows of the matrix with them, and adds its part of every sum to
+//! `out` atomically. Sums of integers are exact in any order, so the result does not depend on who
+//! comes first; the static grids of the codes are what makes it possible. Components in
+//! `templates/parts/slab.wgsl`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Caps, Reason,
+    check::{Draw, Tolerance},
+    io::{self, Io},
+    kernel::require,
+    types::{Act, Format, round_up, stride},
+};
+
+/// A matrix of integers with row scales, whose sums are left unscaled: `w2`, rows in fours.
+///
+/// `out`: i32, [`stride`]`(rows)` elements, added to. Whoever reads them scales them
+/// ([`Act::I32`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Second {
+    /// Rows of the matrix.
+    pub rows: u32,
+    /// Storage format of the weights.
+    pub format: Format,
+}
+
+/// How the threads of a workgroup share it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Threads.
+    pub(crate) wg: u32,
+    /// Rows in fours that the workgroup has.
+    pub(crate) quads: u32,
+    /// Pieces of 16 bytes of each four rows that the slab is wide.
+    pub(crate) pieces: u32,
+    /// Threads that share four rows; divides `pieces`.
+    pub(crate) split: u32,
+}
+
+impl Share {
+    /// Fours of rows a thread has a part in.
+    pub(crate) fn per(self) -> u32 {
+        (self.quads * self.split).div_ceil(self.wg)
+    }
+
+    /// Pieces it reads of each.
+    pub(crate) fn mine(self) -> u32 {
+        self.pieces / self.split
+    }
+
+    pub(crate) fn why_not(self) -> Option<Reason> {
+        let Self { wg, pieces, split, .. } = self;
+        require!(
+            split.is_power_of_two() && split <= wg && pieces.is_multiple_of(split),
+            "{split} threads do not share {pieces} pieces"
+        );
+        let loads = self.per() * self.mine();
+        require!(
+            loads <= 16,
+            "{loads} pieces of the second matrix a thread would not stay in registers (at most 16)"
+        );
+        None
+    }
+
+    /// Numbers for the components.
+    pub(crate) fn derived(self, second: &Second) -> [(&'static str, u32); 7] {
+        [
+            ("slab_quads", self.quads),
+            ("slab_pieces", self.pieces),
+            ("slab_fields", second.fields()),
+            ("slab_bits", second.format.bits()),
+            ("slab_per", self.per()),
+            ("slab_mine", self.mine()),
+            ("slab_whole", u32::from((self.quads * self.split).is_multiple_of(self.wg))),
+        ]
+    }
+}
+
+impl Second {
+    /// Fours of rows.
+    pub(crate) fn quads(&self) -> u32 {
+        self.rows.div_ceil(4)
+    }
+
+    /// Quads of codes that a piece of 16 bytes meets.
+    pub(crate) fn fields(&self) -> u32 {
+        self.format.quads_per_word()
+    }
+
+    /// Pieces of 16 bytes in four rows of `columns`.
+    pub(crate) fn chunks(&self, columns: u32) -> u32 {
+        stride(columns) / self.format.piece().1
+    }
+
+    /// Bytes of `w2`.
+    pub(crate) fn weight_bytes(&self, columns: u32) -> u64 {
+        u64::from(round_up(self.rows, 4)) * self.format.row_bytes(columns)
+    }
+
+    pub(crate) fn why_not(&self, columns: u32, caps: &Caps) -> Option<Reason> {
+        require!(self.rows > 0 && columns > 0, "the second matrix is empty");
+        require!(self.format.is_int(), "sums of codes need integer weights, not {:?}", self.format);
+        require!(columns <= 1 << 16, "{columns} columns could overflow the 32-bit sum (at most 65536)");
+        let bytes = self.weight_bytes(columns);
+        require!(
+            bytes <= caps.max_binding_bytes,
+            "{bytes} bytes of weights are over the binding limit of {}",
+            caps.max_binding_bytes
+        );
+        None
+    }
+
+    /// Adds the products with `codes` to `out`.
+    pub(crate) fn reference(&self, codes: &[i8], io: &mut Io<'_>) {
+        let columns = io::word(codes.len());
+        let words = (self.format.row_bytes(columns) / 4) as usize;
+        for r in 0..self.rows as usize {
+            let row = io::row_words(io.words("w2"), words, r, true);
+            let sum: i32 =
+                codes.iter().enumerate().map(|(c, x)| i32::from(*x) * io::field(&row, self.format, c)).sum();
+            let out = &mut io.words_mut("out")[r];
+            *out = out.wrapping_add(sum.cast_unsigned());
+        }
+    }
+
+    /// Words for `w2` and `out`.
+    pub(crate) fn draw(&self, columns: u32, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "w2" => d.matrix(round_up(self.rows, 4), |r| r < self.rows, columns, self.format, true),
+            // Sums others have begun.
+            _ => (0..stride(self.rows)).map(|_| d.rng.below(1000)).collect(),
+        }
+    }
+
+    /// A code near an edge of its grid moves every sum by a weight.
+    pub(crate) fn output() -> (Act, Tolerance) {
+        (Act::I32, Tolerance::Relative(0.02))
+    }
+}

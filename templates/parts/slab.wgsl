@@ -1,0 +1,67 @@
+{#- A product of codes whose columns are shared out among workgroups, see codegen/src/kernels/slab.rs.
+    `hs` holds the codes of the workgroup's slab, a quad a word. -#}
+{% component slab_memory(w2: integer, out: integer, bits: integer, fields: integer, pieces: integer) -%}
+@group(0) @binding({{ w2 }}) var<storage, read> w2: array<vec4<u32>>;
+@group(0) @binding({{ out }}) var<storage, read_write> out: array<atomic<i32>>;
+var<workgroup> hs: array<u32, {{ pieces * fields }}>;
+fn put_hs(quad: u32, value: vec4<f32>, grid: f32) {
+  let q = vec4<i32>(clamp(round(value / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
+  hs[quad] = pack4xI8(q);
+}
+// Four consecutive columns out of a word, with the factor 2^{{ 8 - bits }}.
+{%- for f in range(end=fields) %}
+{%- if bits == 8 %}
+fn slab_field_{{ f }}(w: u32) -> u32 { return w; }
+{%- elif bits == 4 %}
+fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 4 - 4 * f }}u) & 0xf0f0f0f0u; }
+{%- else %}
+fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0c0u; }
+{%- endif %}
+{%- endfor %}
+{%- endcomponent slab_memory %}
+
+{#- A thread's share of the matrix, on its way: fours of rows from `quad0` on, pieces from `piece0` on. -#}
+{% component slab_loads(wg: integer, split: integer, quads: integer, per: integer, mine: integer,
+                        chunks: integer, quad0: string, piece0: string) -%}
+{%- for j in range(end=per) %}
+  let item{{ j }} = t + {{ j * wg }}u;
+  let four{{ j }} = {{ quad0 }} + min(item{{ j }} / {{ split }}u, {{ quads - 1 }}u);
+  let piece{{ j }} = four{{ j }} * {{ chunks }}u + {{ piece0 }} + item{{ j }} % {{ split }}u;
+{%- for p in range(end=mine) %}
+  let s{{ j }}_{{ p }} = w2[piece{{ j }} + {{ p * split }}u];
+{%- endfor %}
+{%- endfor %}
+{%- endcomponent slab_loads %}
+
+{#- What it makes of that and of `hs`, added to `out`. `shuffled` threads of a split add up first. -#}
+{% component slab_sums(split: integer, shuffled: integer, quads: integer, per: integer, mine: integer,
+                       bits: integer, fields: integer, whole: integer) -%}
+{%- for j in range(end=per) %}
+  var part{{ j }} = vec4<i32>();
+{%- for p in range(end=mine) %}
+{%- for f in range(end=fields) %}
+  {
+    let h = hs[(item{{ j }} % {{ split }}u + {{ p * split }}u) * {{ fields }}u + {{ f }}u];
+    part{{ j }} += vec4<i32>(
+      dot4I8Packed(slab_field_{{ f }}(s{{ j }}_{{ p }}.x), h), dot4I8Packed(slab_field_{{ f }}(s{{ j }}_{{ p }}.y), h),
+      dot4I8Packed(slab_field_{{ f }}(s{{ j }}_{{ p }}.z), h), dot4I8Packed(slab_field_{{ f }}(s{{ j }}_{{ p }}.w), h));
+  }
+{%- endfor %}
+{%- endfor %}
+{%- if bits < 8 %}
+  part{{ j }} = part{{ j }} >> vec4<u32>({{ 8 - bits }}u);
+{%- endif %}
+{%- if shuffled > 1 %}
+  for (var step_ = {{ shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) { part{{ j }} += subgroupShuffleXor(part{{ j }}, step_); }
+{%- endif %}
+{%- endfor %}
+{%- for j in range(end=per) %}
+  if ({% if shuffled > 1 %}t % {{ shuffled }}u == 0u{% else %}true{% endif %}{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
+    let row = 4u * four{{ j }};
+    atomicAdd(&out[row], part{{ j }}.x);
+    atomicAdd(&out[row + 1u], part{{ j }}.y);
+    atomicAdd(&out[row + 2u], part{{ j }}.z);
+    atomicAdd(&out[row + 3u], part{{ j }}.w);
+  }
+{%- endfor %}
+{%- endcomponent slab_sums %}
