@@ -767,6 +767,8 @@ impl Shape {
             }
             "sum" => Draw::poison(Act::F32.row_bytes(self.columns)),
             "x" => d.rows(d.tokens, self.columns, self.x, scale),
+            // What is multiplied with it must stay within f16.
+            "aux" if self.out == Act::F16 => d.rows(d.tokens, self.total, Act::F32, 1.0 / 16.0),
             "aux" => d.rows(d.tokens, self.total, Act::F32, 1.0),
             "grids" => self.draw_grids(d.inputs).iter().map(|v| v.to_bits()).collect(),
             _ => Draw::poison(u64::from(d.tokens) * self.out.row_bytes(self.total)),
