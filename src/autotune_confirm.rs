@@ -69,6 +69,16 @@ fn family(workload: &Workload) -> &'static str {
     }
 }
 
+/// What a group of joined kernels has no use without.
+fn needs(workload: &Workload) -> &'static [&'static str] {
+    match workload {
+        Workload::MergeGemv(_) => &["joined norms", "joined attention"],
+        Workload::DecodeAttention(s) if s.then.is_some() => &["joined norms", "joined attention"],
+        w if family(w) == "joined products" => &["joined norms"],
+        _ => &[],
+    }
+}
+
 /// Whether a family is measured in prefill. Kernels that serve both were tuned for one token, and
 /// decode decides about them.
 fn in_prefill(family: &str) -> bool {
@@ -176,11 +186,18 @@ pub(crate) fn confirm(
                 return Err(None);
             }
             bar.tick();
-            let taken: Vec<Variant> = families
+            let off: Vec<&str> = families
                 .iter()
                 .zip(used)
-                .filter(|(_, used)| **used)
-                .flat_map(|((_, list), _)| list.iter().map(|c| c.variant.clone()))
+                .filter(|(_, used)| !**used)
+                .map(|((name, _), _)| &name[..])
+                .collect();
+            let taken: Vec<Variant> = families
+                .iter()
+                .filter(|(name, _)| !off.contains(&&name[..]))
+                .flat_map(|(_, list)| list.iter())
+                .filter(|c| needs(&c.workload).iter().all(|n| !off.contains(n)))
+                .map(|c| c.variant.clone())
                 .collect();
             session.model.set_kernels(base.with(&taken));
             measure(session, prefill).map_err(Some)
@@ -192,10 +209,12 @@ pub(crate) fn confirm(
             Err(None) => break,
         };
         verdict.unconfirmed.retain(|w| in_prefill(family(w)) != prefill);
-        for (share, (_, list)) in measured.shares.iter().zip(&families) {
-            if !share.kept {
-                verdict.dropped.extend(list.iter().map(|c| c.workload.clone()));
-            }
+        let off: Vec<&str> = measured.shares.iter().filter(|s| !s.kept).map(|s| &s.name[..]).collect();
+        for (name, list) in &families {
+            let dropped = list
+                .iter()
+                .filter(|c| off.contains(&&name[..]) || needs(&c.workload).iter().any(|n| off.contains(n)));
+            verdict.dropped.extend(dropped.map(|c| c.workload.clone()));
         }
         // From seconds a token to tokens a second.
         measured.before = 1.0 / measured.before.max(1e-12);

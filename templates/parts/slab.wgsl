@@ -36,6 +36,10 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {#- What it makes of that and of `hs`, added to `out`. `shuffled` threads of a split add up first. -#}
 {% component slab_sums(split: integer, shuffled: integer, quads: integer, per: integer, mine: integer,
                        bits: integer, fields: integer, whole: integer) -%}
+{%- if shuffled >= 4 %}
+  let odd = (t & 1u) == 1u;
+  let upper = (t & 2u) == 2u;
+{%- endif %}
 {%- for j in range(end=per) %}
   var part{{ j }} = vec4<i32>();
 {%- for p in range(end=mine) %}
@@ -51,11 +55,25 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {%- if bits < 8 %}
   part{{ j }} = part{{ j }} >> vec4<u32>({{ 8 - bits }}u);
 {%- endif %}
-{%- if shuffled > 1 %}
-  for (var step_ = {{ shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) { part{{ j }} += subgroupShuffleXor(part{{ j }}, step_); }
+{%- if shuffled >= 4 %}
+  // Each of four lanes ends up with one row's sum: half as many shuffles as whole sums in all lanes.
+  let two{{ j }} = select(part{{ j }}.xz, part{{ j }}.yw, odd) + subgroupShuffleXor(select(part{{ j }}.yw, part{{ j }}.xz, odd), 1u);
+  var one{{ j }} = select(two{{ j }}.x, two{{ j }}.y, upper) + subgroupShuffleXor(select(two{{ j }}.y, two{{ j }}.x, upper), 2u);
+{%- for step in [4, 8, 16, 32] %}
+{%- if step < shuffled %}
+  one{{ j }} += subgroupShuffleXor(one{{ j }}, {{ step }}u);
+{%- endif %}
+{%- endfor %}
+{%- elif shuffled > 1 %}
+  part{{ j }} += subgroupShuffleXor(part{{ j }}, 1u);
 {%- endif %}
 {%- endfor %}
 {%- for j in range(end=per) %}
+{%- if shuffled >= 4 %}
+  if (t % {{ shuffled }}u < 4u{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
+    atomicAdd(&out[4u * four{{ j }} + t % 4u], one{{ j }});
+  }
+{%- else %}
   if ({% if shuffled > 1 %}t % {{ shuffled }}u == 0u{% else %}true{% endif %}{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
     let row = 4u * four{{ j }};
     atomicAdd(&out[row], part{{ j }}.x);
@@ -63,5 +81,6 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
     atomicAdd(&out[row + 2u], part{{ j }}.z);
     atomicAdd(&out[row + 3u], part{{ j }}.w);
   }
+{%- endif %}
 {%- endfor %}
 {%- endcomponent slab_sums %}

@@ -86,9 +86,9 @@ impl Shape {
         let sums = if ties { 1.0 / 64.0 } else { 2.0 };
         let mut words = d.floats(self.partial_bytes(d.tokens) / 4, sums);
         for (i, r) in words.chunks_exact_mut(dim + 4).enumerate() {
-            // Every third range is empty. Maxima of ties are far apart, so that one range
+            // Every third range is empty, if there are others. Maxima of ties are far apart, so that one range
             // alone has weight and nothing is rounded before the grid.
-            let empty = i % 3 == 2;
+            let empty = self.splits > 1 && i % 3 == 2;
             let top = if ties { 32.0 * (i % 31) as f32 } else { 2.0 * d.float(1.0) };
             let mass = if ties { 2.0 } else { 1.5 + d.rng.unit() };
             r[dim] = if empty { -3.0e38f32 } else { top }.to_bits();

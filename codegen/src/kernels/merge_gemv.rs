@@ -189,7 +189,7 @@ impl Kernel for MergeGemv {
     }
 
     fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
-        Second::output()
+        Second::output(false)
     }
 
     fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {

@@ -76,21 +76,33 @@ impl Kernels {
         kernels
     }
 
-    /// Whether a database in use has a configuration for `workload`.
-    fn lists(&self, workload: &Workload) -> bool {
-        self.tuned.contains_key(&(workload.kernel(), workload.shape_json())) || self.find(workload).is_some()
+    /// How far from this device the closest database is that has a configuration for `workload`: 0 is
+    /// the one in use, then come embedded ones, those for this very adapter first.
+    fn rank(&self, workload: &Workload) -> Option<usize> {
+        let shape = workload.shape_json();
+        if self.tuned.contains_key(&(workload.kernel(), shape.clone())) {
+            return Some(0);
+        }
+        let (name, vendor) = &self.adapter;
+        let sets = embedded::sets_for(&self.caps, name, *vendor);
+        sets.iter().position(|set| set.find(workload.kernel(), &shape).is_some()).map(|at| at + 1)
     }
 
-    /// Whether a plan has `joined` in place of what ends in `apart`: where the database has it, for
-    /// a tuner keeps it only where whole tokens gained. Where it knows neither, a GPU's plan does:
-    /// there the dispatches that it saves nearly always cost more than what it computes twice. In
-    /// software they cost little, so the defaults of a class, which are for GPUs, say nothing.
+    /// Whether a plan has `joined` in place of what ends in `apart`: where the closest database that
+    /// has either has it, for a tuner keeps it only where whole tokens gained. Where none does, a
+    /// GPU's plan has it: there the dispatches that it saves nearly always cost more than what it
+    /// computes twice. In software they cost little, so the defaults of a class, which are for GPUs,
+    /// say nothing.
     pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
         if self.software {
-            let key = (joined.kernel(), joined.shape_json());
-            return self.tuned.contains_key(&key) && !self.source.starts_with("generic-");
+            return self.rank(joined) == Some(0) && !self.source.starts_with("generic-");
         }
-        self.lists(joined) || !self.lists(apart) && self.choose(joined.clone()).is_ok()
+        match (self.rank(joined), self.rank(apart)) {
+            (Some(joined), Some(apart)) => joined <= apart,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => self.choose(joined.clone()).is_ok(),
+        }
     }
 
     /// The best embedded kernel for a workload.
