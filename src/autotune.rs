@@ -22,7 +22,7 @@ use crate::console::{self, Graceful, usage};
 use crate::session::{self, Place, Session};
 
 /// Seconds of `--quick` on a GPU.
-const QUICK_S: u64 = 45;
+const QUICK_S: u64 = 55;
 /// The same on an adapter in software, where a token of E2B takes a second.
 const QUICK_ON_CPU_S: u64 = 240;
 /// Seconds of `--full`.
@@ -63,7 +63,8 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
     let mode = if args.full { Mode::Full } else { Mode::Quick };
     let mut workloads = Vec::new();
-    for plan in plans(mode) {
+    let cpu = device.report().device_type == "cpu";
+    for plan in plans(mode, cpu) {
         session.model.set_fusion(*plan);
         for workload in block_on(session.model.workloads())? {
             if !workloads.contains(&workload) {
@@ -78,7 +79,6 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     if workloads.is_empty() {
         bail!("the model {} runs none of these kernels: {}", session.source.name(), args.kernel.join(", "));
     }
-    let cpu = device.report().device_type == "cpu";
     let default = match mode {
         Mode::Full => FULL_S,
         Mode::Quick if cpu => QUICK_ON_CPU_S,
@@ -156,7 +156,7 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     let mut database = outcome.tuned.database(&device, &outcome.dropped);
     // What is joined and does not stay leaves no entry: by that a plan knows.
     let gone: Vec<Workload> =
-        outcome.dropped.iter().filter(|w| chooses_plan(mode) && w.is_joined()).cloned().collect();
+        outcome.dropped.iter().filter(|w| chooses_plan(mode, cpu) && w.is_joined()).cloned().collect();
     gone.iter().for_each(|w| database.remove(w));
     for note in autotune::save_merged_without(&database, &gone, &path)? {
         eprintln!("notice: {note}");
@@ -193,17 +193,19 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
 }
 
 /// The plans whose kernels are tuned. In a hurry it is only the one that the device has now: half as
-/// many kernels settle twice as well.
-fn plans(mode: Mode) -> &'static [Option<Fusion>] {
+/// many kernels settle twice as well. In software (`cpu`) joined kernels lose by far
+/// (docs/rejected.md).
+fn plans(mode: Mode, cpu: bool) -> &'static [Option<Fusion>] {
     match mode {
         Mode::Quick => &[None],
+        Mode::Full if cpu => &[Some(Fusion::NONE)],
         Mode::Full => &[Some(Fusion::NONE), Some(Fusion::STEPS), Some(Fusion::ALL)],
     }
 }
 
 /// Whether whole tokens decide between the plans: where the kernels of all of them were tuned.
-fn chooses_plan(mode: Mode) -> bool {
-    plans(mode).len() > 1
+fn chooses_plan(mode: Mode, cpu: bool) -> bool {
+    plans(mode, cpu).len() > 1
 }
 
 /// What the device runs now: the measure of all winners.
@@ -228,7 +230,8 @@ fn confirm(
 ) -> Result<()> {
     let settled = || outcome.tuned.settled.iter();
     // Where the plan is chosen as well, joined kernels are compared with the plan that has none.
-    let joins = |w: &Workload| chooses_plan(outcome.mode) && w.is_joined();
+    let cpu = session.in_software();
+    let joins = |w: &Workload| chooses_plan(outcome.mode, cpu) && w.is_joined();
     let before = |s: &Settled| {
         let measured = s.before.as_ref().filter(|_| !joins(&s.workload))?;
         s.workload.with_config(measured.config.clone()).ok()

@@ -12,7 +12,7 @@ use wgforge::model::{Choice, Kernels, Request};
 
 use crate::console;
 use crate::numbers::random;
-use crate::session::{Place, Session};
+use crate::session::Session;
 
 /// Rounds of each comparison at most.
 const ROUNDS: usize = 9;
@@ -151,7 +151,7 @@ pub(crate) fn confirm(
         // In software a prompt's tokens take about as long each as decoded ones, and even the first
         // sample of a large model may be more than there is time for.
         let guess =
-            token.filter(|_| prefill && in_software(session)).map_or(Duration::ZERO, |t| t * SHORT_PROMPT);
+            token.filter(|_| prefill && session.in_software()).map_or(Duration::ZERO, |t| t * SHORT_PROMPT);
         if needed(0, guess) > left() {
             skipped(needed(0, guess));
             continue;
@@ -228,18 +228,14 @@ pub(crate) fn confirm(
 /// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
 fn measure(session: &mut Session, prefill: bool) -> Result<f64> {
     short_sample(session, prefill)?;
-    let cpu = in_software(session);
+    let cpu = session.in_software();
     seconds_a_token(session, prefill, false, cpu)
 }
 
 /// Makes whatever the kernels just set need.
 fn short_sample(session: &mut Session, prefill: bool) -> Result<f64> {
-    let cpu = in_software(session);
+    let cpu = session.in_software();
     seconds_a_token(session, prefill, true, cpu)
-}
-
-fn in_software(session: &Session) -> bool {
-    matches!(&session.place, Place::Gpu(d) if d.report().device_type == "cpu")
 }
 
 /// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum as _;
 use pollster::block_on;
 use wgforge::model::{Choice, Fusion, Model, Request, Stats, WeightMode};
 
@@ -75,6 +76,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         decode_tokens: args.tokens,
         decode_tok_s: spread(&Stats::tokens_per_second),
         dispatches_per_token,
+        plan: args.plan.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned()),
         weight_bytes_per_token: session.model.weight_bytes_per_token(),
         read_bandwidth_gb_s,
         memory_bytes,

@@ -22,6 +22,8 @@ pub(crate) struct Figures {
     pub(crate) decode_tokens: u32,
     pub(crate) decode_tok_s: Spread,
     pub(crate) dispatches_per_token: u32,
+    /// What a token joins, as asked for.
+    pub(crate) plan: String,
     pub(crate) weight_bytes_per_token: u64,
     /// `None` on the CPU.
     pub(crate) read_bandwidth_gb_s: Option<f64>,
@@ -87,6 +89,7 @@ fn as_json(session: &Session, f: &Figures) -> Value {
         "decode_tok_s": f.decode_tok_s.median,
         "decode_tok_s_range": spread(&f.decode_tok_s),
         "dispatches_per_token": f.dispatches_per_token,
+        "plan": f.plan,
         "weight_bytes_per_token": f.weight_bytes_per_token,
         "achieved_gb_s": f.achieved_gb_s(),
         "read_bandwidth_gb_s": f.read_bandwidth_gb_s,

@@ -295,7 +295,7 @@ pub(crate) struct AutotuneArgs {
     /// As long as it pays
     #[arg(long)]
     pub(crate) full: bool,
-    /// Seconds it may take in all [default: 45 quick (240 on a software adapter), 600 full]
+    /// Seconds it may take in all [default: 55 quick (240 on a software adapter), 600 full]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) budget: Option<u64>,
     /// Also save the result here

@@ -156,6 +156,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether the adapter computes in software.
+    pub(crate) fn in_software(&self) -> bool {
+        matches!(&self.place, Place::Gpu(d) if d.report().device_type == "cpu")
+    }
+
     /// Opens and loads what the options name. `auto` is what `--weights auto` means here.
     pub(crate) fn open(global: &Global, auto: WeightMode, quiet: bool) -> Result<Self> {
         let source = Source::of(global)?;

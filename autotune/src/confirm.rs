@@ -47,12 +47,40 @@ const WORTH: f64 = 0.003;
 /// Measures all groups together, none, and all but each, in interleaved rounds; groups without
 /// which nothing gets slower (the interval of the paired ratios reaches down to none) do not stay.
 /// `measure` gets which groups to use and returns a time, smaller being better. At most `rounds`
-/// rounds, fewer (at least three) once `over` says so. What is left over at the end is measured
-/// against none again, and loses everything if it is not faster.
+/// rounds, fewer (at least three) once `over` says so. Where a group harms, the others are measured
+/// again without it: what it costs would hide what they gain. What is left over at the end is
+/// measured against none again, and loses everything if it is not faster.
 ///
 /// # Errors
 /// What `measure` reports.
 pub fn confirm<E>(
+    groups: &[Group],
+    rounds: usize,
+    over: &mut dyn FnMut() -> bool,
+    measure: &mut dyn FnMut(&[bool]) -> Result<f64, E>,
+) -> Result<Confirmed, E> {
+    let first = pass(groups, rounds, over, measure)?;
+    let harmless: Vec<usize> = (0..groups.len()).filter(|i| first.shares[*i].interval.1 >= 0.0).collect();
+    if harmless.is_empty() || harmless.len() == groups.len() || over() {
+        return Ok(first);
+    }
+    let left: Vec<Group> = harmless.iter().map(|i| groups[*i].clone()).collect();
+    let again = confirm(&left, rounds, over, &mut |used| {
+        let mut all = vec![false; groups.len()];
+        for (i, used) in harmless.iter().zip(used) {
+            all[*i] = *used;
+        }
+        measure(&all)
+    })?;
+    let mut shares = first.shares;
+    for (i, share) in harmless.into_iter().zip(again.shares) {
+        shares[i] = share;
+    }
+    Ok(Confirmed { shares, rounds: first.rounds + again.rounds, ..again })
+}
+
+/// One turn of [`confirm`].
+fn pass<E>(
     groups: &[Group],
     rounds: usize,
     over: &mut dyn FnMut() -> bool,
@@ -150,7 +178,21 @@ mod tests {
         assert_eq!(kept, [true, false, false], "{result:?}");
         assert!((result.before - 100.0).abs() < 2.0 && (result.after - 80.0).abs() < 2.0, "{result:?}");
         assert!(result.shares[0].slower_without > 0.15, "{result:?}");
-        assert_eq!(result.rounds, 9, "nobody stopped it");
+        assert_eq!(result.rounds, 18, "nobody stopped it, and again without attention");
+    }
+
+    #[test]
+    fn what_harms_does_not_hide_what_helps() {
+        let names = groups(&["products", "joined attention"]);
+        // Beside what takes ten times as long, the gain is less than the noise.
+        let mut rng = Rng::new(4);
+        let mut measure = |used: &[bool]| {
+            let time = if used[0] { 95.0 } else { 100.0 } + if used[1] { 1000.0 } else { 0.0 };
+            Ok::<_, String>(time * (1.0 + 0.01 * f64::from(rng.unit())))
+        };
+        let result = confirm(&names, 9, &mut || false, &mut measure).expect("measures");
+        let kept: Vec<bool> = result.shares.iter().map(|s| s.kept).collect();
+        assert_eq!(kept, [true, false], "{result:?}");
     }
 
     #[test]

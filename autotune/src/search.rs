@@ -121,10 +121,14 @@ impl Found {
 /// Searches. The same seed and the same times give the same result.
 pub fn search(space: &Space, effort: &Effort, seed: u64, lab: &mut dyn Lab) -> Found {
     let mut s = Search { space, effort, lab, trials: Vec::new(), seen: HashSet::new() };
-    let mut first = vec![space.before];
-    first.extend(&space.known);
-    s.attempt(&first);
-    let ended = s.explore(seed);
+    // Where time is short, what is there now and the default are measured, and as much else as there
+    // is time for.
+    let (default, others) = space.known.split_at(space.known.len().min(1));
+    s.attempt(&[&[space.before], default].concat());
+    let ended = match s.walk(others.to_vec(), Ended::Enough) {
+        Ended::Enough => s.explore(seed),
+        early => early,
+    };
     let alive = s.halve();
     s.resolve(&alive);
     let (winner, runner_up) = s.choose(&alive);

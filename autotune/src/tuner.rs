@@ -44,7 +44,7 @@ impl Mode {
         match (self, cpu) {
             (Self::Quick, true) => Effort { exhaustive: 8, random: 3, most: 10, first: 2, last: 5, batch: 2 },
             (Self::Quick, false) => {
-                Effort { exhaustive: 24, random: 12, most: 40, first: 3, last: 12, batch: 16 }
+                Effort { exhaustive: 24, random: 12, most: 40, first: 3, last: 12, batch: 6 }
             }
             (Self::Full, true) => {
                 Effort { exhaustive: 48, random: 16, most: 64, first: 3, last: 12, batch: 4 }

@@ -24,6 +24,7 @@ fn decode_attention(c: &mut Criterion) {
                     kv: Act::F16,
                     out: Act::F16,
                     eps: 1e-6,
+                    then: None,
                 };
                 let name = format!("{layer}, {cache} cache behind {context}");
                 add(c, &device, &name, &Workload::DecodeAttention(shape), 1, context);

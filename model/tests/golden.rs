@@ -249,6 +249,29 @@ fn joined_attention_gives_the_same_logits_around_the_ring() {
     }
 }
 
+/// Products that follow others in one dispatch leave sums of codes for the next norms to scale: the
+/// same numbers, but for norms that other workgroups add up in another order.
+#[test]
+fn joined_products_give_the_same_logits_in_fewer_dispatches() {
+    let Some(dir) = fixture("tiny-mobile") else { return };
+    let golden = Golden::open(&dir);
+    let tokens = &golden.tokens[..golden.tokens.len().min(8)];
+    let Some(mut model) = load(&dir, true, &f32_options()) else { return };
+    let mut logits = |fusion| {
+        model.set_fusion(Some(fusion));
+        let logits = pollster::block_on(model.logits(tokens, true)).expect("logits");
+        (logits, model.take_dispatches())
+    };
+    let ((apart, more), (joined, fewer)) = (logits(Fusion::STEPS), logits(Fusion::ALL));
+    let worst = max_abs(&joined, &apart);
+    println!("{worst:.2e} apart, {fewer} dispatches for {more}");
+    // A code that a last bit moves over an edge of its grid moves logits by a step of that.
+    assert!(worst <= 0.3, "{worst} apart");
+    // Three a layer; not where prefill hands over, and zeros come first.
+    let saved = tokens.len() * (3 * model.config().num_layers() - 2);
+    assert_eq!((more - fewer) as usize, saved, "output projection, down and per-layer projection");
+}
+
 /// The same seed gives the same tokens; another seed or the reference's arithmetic may differ.
 #[test]
 fn sampling_is_reproducible_and_top_1_is_greedy() {
