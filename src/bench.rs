@@ -7,7 +7,8 @@ use clap::ValueEnum as _;
 use pollster::block_on;
 use wgforge::model::{Choice, Fusion, Model, Request, Stats, WeightMode};
 
-use crate::bench_report::{self, Figures};
+use crate::bench_compare;
+use crate::bench_report::{self, Details, Figures};
 use crate::cli::{BenchArgs, Global, PlanChoice};
 use crate::console::usage;
 use crate::numbers::{Spread, random};
@@ -18,6 +19,8 @@ const PROBED: usize = 4;
 
 /// Runs the subcommand.
 pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
+    // What is wrong with it is better known before measuring than after.
+    let before = args.compare.as_deref().map(bench_compare::read).transpose()?;
     let mut session = Session::open(global, WeightMode::Int4, args.json)?;
     session.model.set_fusion(match args.plan {
         PlanChoice::Auto => None,
@@ -27,6 +30,11 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         PlanChoice::Steps => Some(Fusion::STEPS),
         PlanChoice::Joined => Some(Fusion::ALL),
     });
+    let choice = if args.sample {
+        Choice::Sample { temperature: 1.0, top_k: 64, top_p: 0.95, seed: args.seed }
+    } else {
+        Choice::Greedy
+    };
     let config = session.model.config();
     let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
     let needed = u64::from(args.depth) + u64::from(args.prompt) + u64::from(args.tokens);
@@ -44,12 +52,12 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
 
     let probe = &prompt[..prompt.len().min(PROBED)];
     let logits_finite = block_on(session.model.logits(probe, true))?.iter().all(|v| v.is_finite());
-    let dispatches_per_token = one_token(&mut session.model, &prompt)?;
+    let dispatches_per_token = one_token(&mut session.model, &prompt, choice)?;
 
     let mut runs = Vec::new();
     // The first run makes pipelines and warms clocks.
     for run in 0..=args.runs {
-        let stats = measure(&mut session.model, &depth, &prompt, args.tokens)?;
+        let stats = measure(&mut session.model, &depth, &prompt, args.tokens, choice)?;
         ensure!(
             stats.tokens == args.tokens,
             "only {} of {} tokens were generated",
@@ -62,7 +70,11 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
     }
 
     let memory_bytes = session.model.memory_in_use();
-    let profile = if args.profile { block_on(session.model.profile_decode())? } else { None };
+    let details = Details {
+        profile: if args.profile { block_on(session.model.profile_decode())? } else { None },
+        steps: if args.steps { block_on(session.model.dispatches())? } else { Vec::new() },
+        before,
+    };
     let read_bandwidth_gb_s = match &session.place {
         Place::Gpu(device) => Some(wgforge::autotune::read_gb_s(device)?),
         Place::Reference => None,
@@ -76,6 +88,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         decode_tokens: args.tokens,
         decode_tok_s: spread(&Stats::tokens_per_second),
         dispatches_per_token,
+        sampled: args.sample,
         plan: args.plan.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned()),
         weight_bytes_per_token: session.model.weight_bytes_per_token(),
         read_bandwidth_gb_s,
@@ -84,29 +97,31 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         logits_finite,
         runs: args.runs,
     };
-    bench_report::print(&session, &figures, args, profile.as_deref())
+    bench_report::print(&session, &figures, args, &details)
 }
 
 /// Dispatches of one decoded token.
-fn one_token(model: &mut Model, prompt: &[u32]) -> Result<u32> {
+fn one_token(model: &mut Model, prompt: &[u32], choice: Choice) -> Result<u32> {
     model.reset();
     // A prompt of one token takes the way of decoding.
-    let request = request(prompt[..1].to_vec(), 1);
+    let request = request(prompt[..1].to_vec(), 1, choice);
     model.take_dispatches();
     block_on(model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
     Ok(model.take_dispatches())
 }
 
 /// Fills the context to its depth, then runs a prompt and generates behind it.
-fn measure(model: &mut Model, depth: &[u32], prompt: &[u32], tokens: u32) -> Result<Stats> {
+fn measure(model: &mut Model, depth: &[u32], prompt: &[u32], tokens: u32, choice: Choice) -> Result<Stats> {
     model.reset();
     if !depth.is_empty() {
-        block_on(model.generate(&request(depth.to_vec(), 1), &mut |_| ControlFlow::Continue(())))?;
+        block_on(model.generate(&request(depth.to_vec(), 1, choice), &mut |_| ControlFlow::Continue(())))?;
     }
-    Ok(block_on(model.generate(&request(prompt.to_vec(), tokens), &mut |_| ControlFlow::Continue(())))?)
+    Ok(block_on(
+        model.generate(&request(prompt.to_vec(), tokens, choice), &mut |_| ControlFlow::Continue(())),
+    )?)
 }
 
 /// Nothing ends it early: random weights choose any token.
-fn request(prompt: Vec<u32>, max_new: u32) -> Request {
-    Request { prompt, max_new, choice: Choice::Greedy, stop: Vec::new() }
+fn request(prompt: Vec<u32>, max_new: u32, choice: Choice) -> Request {
+    Request { prompt, max_new, choice, stop: Vec::new() }
 }

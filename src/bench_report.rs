@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde_json::{Value, json};
+use wgforge::model::Dispatch;
 
+use crate::bench_compare;
 use crate::cli::BenchArgs;
 use crate::console;
 use crate::numbers::Spread;
@@ -22,6 +24,8 @@ pub(crate) struct Figures {
     pub(crate) decode_tokens: u32,
     pub(crate) decode_tok_s: Spread,
     pub(crate) dispatches_per_token: u32,
+    /// Tokens were drawn and not the most likely ones.
+    pub(crate) sampled: bool,
     /// What a token joins, as asked for.
     pub(crate) plan: String,
     pub(crate) weight_bytes_per_token: u64,
@@ -43,36 +47,62 @@ impl Figures {
     }
 }
 
+/// What was asked for besides.
+#[derive(Debug)]
+pub(crate) struct Details {
+    /// GPU times by kernel; `None` where there are no time stamps.
+    pub(crate) profile: Option<Vec<Step>>,
+    /// Every dispatch.
+    pub(crate) steps: Vec<Dispatch>,
+    /// An earlier run to compare with.
+    pub(crate) before: Option<Value>,
+}
+
 /// GPU time of a step: where it stands in the model, its kernel, µs.
-type Step = (String, &'static str, f64);
+pub(crate) type Step = (String, &'static str, f64);
 
 /// Prints figures as a table or as JSON.
-pub(crate) fn print(
-    session: &Session,
-    f: &Figures,
-    args: &BenchArgs,
-    profile: Option<&[Step]>,
-) -> Result<()> {
+pub(crate) fn print(session: &Session, f: &Figures, args: &BenchArgs, details: &Details) -> Result<()> {
+    let profile = details.profile.as_deref();
+    let mut all = as_json(session, f);
     if args.json {
-        let mut all = as_json(session, f);
+        if let Some(before) = &details.before {
+            let compared = bench_compare::as_json(before, &all);
+            all["compared"] = compared;
+        }
         if args.profile {
             all["profile"] = profile.map_or(Value::Null, profile_json);
+        }
+        if args.steps {
+            all["steps"] = details.steps.iter().map(step_json).collect();
         }
         return console::json(&all);
     }
     eprintln!("{}", session.describe());
     console::line(table(f))?;
+    if let Some(before) = &details.before {
+        for difference in bench_compare::differences(before, &all) {
+            eprintln!("notice: not the same conditions: {difference}");
+        }
+        console::line("")?;
+        console::line(bench_compare::table(before, &all))?;
+    }
     if !f.logits_finite {
         console::line("WARNING: some logits are not finite numbers")?;
     }
     match (args.profile, profile) {
         (true, Some(steps)) => {
             console::line("")?;
-            console::line(profile_table(steps))
+            console::line(profile_table(steps))?;
         }
-        (true, None) => console::line("no profile: there are no timestamps here"),
-        _ => Ok(()),
+        (true, None) => console::line("no profile: there are no timestamps here")?,
+        _ => {}
     }
+    if args.steps {
+        console::line("")?;
+        console::line(steps_table(&details.steps))?;
+    }
+    Ok(())
 }
 
 fn as_json(session: &Session, f: &Figures) -> Value {
@@ -90,6 +120,7 @@ fn as_json(session: &Session, f: &Figures) -> Value {
         "decode_tok_s_range": spread(&f.decode_tok_s),
         "dispatches_per_token": f.dispatches_per_token,
         "plan": f.plan,
+        "sampled": f.sampled,
         "weight_bytes_per_token": f.weight_bytes_per_token,
         "achieved_gb_s": f.achieved_gb_s(),
         "read_bandwidth_gb_s": f.read_bandwidth_gb_s,
@@ -119,7 +150,12 @@ fn table(f: &Figures) -> Table {
     );
     row("first token".into(), format!("{:.1} ms", f.first_token_ms.median), range(&f.first_token_ms));
     row(
-        format!("decode of {} tokens behind {}", f.decode_tokens, f.context),
+        format!(
+            "{} of {} tokens behind {}",
+            if f.sampled { "sampled decode" } else { "decode" },
+            f.decode_tokens,
+            f.context
+        ),
         format!("{:.1} tokens/s", f.decode_tok_s.median),
         range(&f.decode_tok_s),
     );
@@ -154,6 +190,40 @@ fn profile_json(steps: &[Step]) -> Value {
         .into_iter()
         .map(|((kernel, label), (us, steps))| json!({ "kernel": kernel, "label": label, "steps": steps, "us": us }))
         .collect()
+}
+
+fn step_json(d: &Dispatch) -> Value {
+    json!({
+        "step": d.step,
+        "kernel": d.kernel,
+        "config": serde_json::from_str::<Value>(&d.config).unwrap_or_default(),
+        "groups": d.groups,
+        "bytes": d.bytes,
+        "us": d.us,
+        "waits_for": d.waits_for.as_ref().map(|(step, binding)| json!({ "step": step, "binding": binding })),
+    })
+}
+
+fn steps_table(steps: &[Dispatch]) -> Table {
+    let mut table = Table::new();
+    let header = ["step", "kernel", "groups", "KB", "µs", "waits for", "configuration"];
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    for d in steps {
+        let waits = d.waits_for.as_ref().map(|(step, binding)| format!("{step} ({binding})"));
+        table.add_row([
+            d.step.clone(),
+            d.kernel.to_owned(),
+            d.groups.map(|n| n.to_string()).join("×"),
+            format!("{:.1}", d.bytes as f64 / 1e3),
+            d.us.map_or_else(String::new, |us| format!("{us:.1}")),
+            waits.unwrap_or_default(),
+            d.config.clone(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2).take(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 fn profile_table(steps: &[Step]) -> Table {

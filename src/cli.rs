@@ -146,9 +146,19 @@ pub(crate) struct BenchArgs {
     /// Seed of the random prompt
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Draw tokens (temperature 1, the 64 most likely, 95 % of the mass) instead of taking the most likely
+    #[arg(long)]
+    pub(crate) sample: bool,
     /// Also print the GPU time of every kernel of a decoded token
     #[arg(long)]
     pub(crate) profile: bool,
+    /// Also print every dispatch of a decoded token: kernel, workgroups, bytes, GPU time, what it waits
+    /// for, configuration
+    #[arg(long)]
+    pub(crate) steps: bool,
+    /// Compare with an earlier run: a file that `bench --json` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
     /// What a decoded token joins in one dispatch; auto: what the kernels in use suggest
     #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
     pub(crate) plan: PlanChoice,

@@ -4,6 +4,7 @@ mod autotune;
 mod autotune_confirm;
 mod autotune_report;
 mod bench;
+mod bench_compare;
 mod bench_report;
 mod check;
 mod cli;

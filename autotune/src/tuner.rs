@@ -214,8 +214,9 @@ pub fn tune(
                 continue;
             }
             let material = shelf.take(index);
-            // The last of a session's time is not worth a search that sees two candidates.
-            let slice = remaining.mul_f64((share * 1.5).min(1.0));
+            // The first are worth the most. More than this, and the last would see nothing of a short
+            // session: every search overruns its slice by a batch.
+            let slice = remaining.mul_f64((share * 1.15).min(1.0));
             match tuner.settle(workload, &material, slice, &settled, observer)? {
                 Ok(one) => {
                     evidence.settled(&one)?;

@@ -21,6 +21,6 @@ pub use config::{GenerationConfig, LayerKind, LayerShape, Rope, TextConfig};
 pub use error::{Error, Result};
 pub use fusion::Fusion;
 pub use generate::{Request, Stats};
-pub use model::{Choice, Model, Options, Target};
+pub use model::{Choice, Dispatch, Model, Options, Target};
 pub use pack::WeightMode;
 pub use tokenizer::Tokenizer;

@@ -1,4 +1,4 @@
-//! One module a kernel family, named as its template.
+//! One module a kernel family, named as its template; and [`slab`], which two of them share.
 
 pub mod argmax;
 pub mod attention;

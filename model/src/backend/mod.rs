@@ -24,6 +24,13 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// Whether both have bytes in common.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.buffer == other.buffer
+            && self.offset < other.offset + other.bytes
+            && other.offset < self.offset + self.bytes
+    }
+
     /// `bytes` from `offset` on within this view.
     pub(crate) fn part(self, offset: u64, bytes: u64) -> Self {
         debug_assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {self:?}");

@@ -1,9 +1,12 @@
 //! A loaded model: weights, caches and prepared programs on one backend.
 
+mod dispatches;
 mod inspect;
 mod programs;
 mod run;
 mod tuning;
+
+pub use dispatches::Dispatch;
 
 use std::{collections::HashMap, sync::Arc};
 
