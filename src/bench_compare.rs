@@ -80,7 +80,7 @@ pub(crate) fn table(before: &Value, now: &Value) -> Table {
         let ratio = ratio(before, now, field);
         let verdict = match ratio {
             Some(_) if meet(before, now, field) => "within the spread",
-            Some(r) if r == 1.0 => "",
+            Some(1.0) => "",
             Some(r) if (r > 1.0) == more => "better",
             Some(_) => "worse",
             None => "",
