@@ -71,8 +71,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
 
     let memory_bytes = session.model.memory_in_use();
     let details = Details {
-        profile: if args.profile { block_on(session.model.profile_decode())? } else { None },
-        steps: if args.steps { block_on(session.model.dispatches())? } else { Vec::new() },
+        steps: if args.steps || args.profile { block_on(session.model.dispatches())? } else { Vec::new() },
         before,
     };
     let read_bandwidth_gb_s = match &session.place {

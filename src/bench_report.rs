@@ -50,20 +50,16 @@ impl Figures {
 /// What was asked for besides.
 #[derive(Debug)]
 pub(crate) struct Details {
-    /// GPU times by kernel; `None` where there are no time stamps.
-    pub(crate) profile: Option<Vec<Step>>,
-    /// Every dispatch.
+    /// Every dispatch of a token.
     pub(crate) steps: Vec<Dispatch>,
     /// An earlier run to compare with.
     pub(crate) before: Option<Value>,
 }
 
-/// GPU time of a step: where it stands in the model, its kernel, µs.
-pub(crate) type Step = (String, &'static str, f64);
-
 /// Prints figures as a table or as JSON.
 pub(crate) fn print(session: &Session, f: &Figures, args: &BenchArgs, details: &Details) -> Result<()> {
-    let profile = details.profile.as_deref();
+    // All have a time, or none.
+    let timed = details.steps.iter().all(|d| d.us.is_some());
     let mut all = as_json(session, f);
     if args.json {
         if let Some(before) = &details.before {
@@ -71,7 +67,7 @@ pub(crate) fn print(session: &Session, f: &Figures, args: &BenchArgs, details: &
             all["compared"] = compared;
         }
         if args.profile {
-            all["profile"] = profile.map_or(Value::Null, profile_json);
+            all["profile"] = if timed { profile_json(&details.steps) } else { Value::Null };
         }
         if args.steps {
             all["steps"] = details.steps.iter().map(step_json).collect();
@@ -90,13 +86,11 @@ pub(crate) fn print(session: &Session, f: &Figures, args: &BenchArgs, details: &
     if !f.logits_finite {
         console::line("WARNING: some logits are not finite numbers")?;
     }
-    match (args.profile, profile) {
-        (true, Some(steps)) => {
-            console::line("")?;
-            console::line(profile_table(steps))?;
-        }
-        (true, None) => console::line("no profile: there are no timestamps here")?,
-        _ => {}
+    if args.profile && timed {
+        console::line("")?;
+        console::line(profile_table(&details.steps))?;
+    } else if args.profile {
+        console::line("no profile: there are no timestamps here")?;
     }
     if args.steps {
         console::line("")?;
@@ -173,19 +167,19 @@ fn table(f: &Figures) -> Table {
 }
 
 /// µs and number of steps by kernel, then by label without the layer's number.
-fn grouped(steps: &[Step]) -> BTreeMap<(&'static str, String), (f64, usize)> {
+fn grouped(steps: &[Dispatch]) -> BTreeMap<(&'static str, String), (f64, usize)> {
     let mut all = BTreeMap::new();
-    for (label, kernel, us) in steps {
+    for Dispatch { step: label, kernel, us, .. } in steps {
         let place = label.split_once('.').filter(|(layer, _)| layer.parse::<u32>().is_ok());
         let place = place.map_or(label.as_str(), |(_, rest)| rest).to_owned();
         let sum: &mut (f64, usize) = all.entry((*kernel, place)).or_default();
-        sum.0 += us;
+        sum.0 += us.unwrap_or(0.0);
         sum.1 += 1;
     }
     all
 }
 
-fn profile_json(steps: &[Step]) -> Value {
+fn profile_json(steps: &[Dispatch]) -> Value {
     grouped(steps)
         .into_iter()
         .map(|((kernel, label), (us, steps))| json!({ "kernel": kernel, "label": label, "steps": steps, "us": us }))
@@ -226,8 +220,8 @@ fn steps_table(steps: &[Dispatch]) -> Table {
     table
 }
 
-fn profile_table(steps: &[Step]) -> Table {
-    let total: f64 = steps.iter().map(|(.., us)| us).sum();
+fn profile_table(steps: &[Dispatch]) -> Table {
+    let total: f64 = steps.iter().filter_map(|d| d.us).sum();
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(["kernel", "step", "times", "µs in all", "µs each", "share"]);
     let mut rows: Vec<_> = grouped(steps).into_iter().collect();

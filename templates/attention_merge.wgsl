@@ -13,13 +13,7 @@ const QUADS = {{ c.quads }}u;        // quads of the head a workgroup computes
 const GROUPS = {{ d.groups }}u;      // groups of threads that share out the ranges
 const RANGE = DIM4 + 1u;             // quads of a range: its sum, then (maximum, mass, 0, 0)
 
-// What each range counts for; zero where it saw no key, whatever its maximum says.
-var<workgroup> factors: array<f32, {{ s.splits }}>;
-{% if d.groups > 1 -%}
-var<workgroup> sums: array<vec4<f32>, {{ c.wg }}>;
-{%- endif %}
-{{ <workgroup_reduce name="largest" wg={c.wg} sg={c.sg} op="max" /> }}
-{{ <workgroup_reduce name="total" wg={c.wg} sg={c.sg} /> }}
+{{ <merge_memory wg={c.wg} sg={c.sg} groups={d.groups} splits={s.splits} /> }}
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -34,37 +28,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let v{{ i }} = partials[column + min(group + {{ i * d.groups }}u, SPLITS - 1u) * RANGE];
 {%- endfor %}
 {%- endif %}
-  var top = -3.0e38;
-  for (var i = t; i < SPLITS; i += {{ c.wg }}u) { top = max(top, partials[base + i * RANGE + DIM4].x); }
-  top = largest(t, top);
-  var mass = 0.0;
-  for (var i = t; i < SPLITS; i += {{ c.wg }}u) {
-    let stat = partials[base + i * RANGE + DIM4];
-    let f = select(0.0, exp(stat.x - top), stat.y > 0.0);
-    factors[i] = f;
-    mass += f * stat.y;
-  }
-  mass = total(t, mass);
-  workgroupBarrier();
-  var o = vec4<f32>();
-{%- if d.ahead == 1 %}
-{%- for i in range(end=d.own) %}
-{%- if (i + 1) * d.groups > s.splits %}
-  if (group + {{ i * d.groups }}u < SPLITS) { o += factors[group + {{ i * d.groups }}u] * v{{ i }}; }
-{%- else %}
-  o += factors[group + {{ i * d.groups }}u] * v{{ i }};
-{%- endif %}
-{%- endfor %}
-{%- else %}
-  for (var i = group; i < SPLITS; i += GROUPS) { o += factors[i] * partials[column + i * RANGE]; }
-{%- endif %}
-{%- if d.groups > 1 %}
-  sums[t] = o;
-  workgroupBarrier();
-  if (group == 0u) {
-    for (var g = 1u; g < GROUPS; g += 1u) { o += sums[g * QUADS + t]; }
-  }
-{%- endif %}
+  {{ <merge_ranges wg={c.wg} groups={d.groups} splits={s.splits} own={d.own} ahead={d.ahead} /> }}
   if (group == 0u && quad < DIM4) {
     out_put(wid.y * {{ d.out_quads }}u + head * DIM4 + quad, o / mass, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
   }

@@ -75,10 +75,7 @@ fn put_digits(i: u32, v: vec4<f32>, inverse: f32) {
 {%- elif c.shared and int -%}
 var<workgroup> xs: array<{{ codes }}, {{ d.chunks }}>;
 {%- if s.norm %}
-fn put_codes(i: u32, v: vec4<f32>, grid: f32) {
-  let q = vec4<i32>(clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
-  xs[i{% if fields > 1 %} / {{ fields }}u][i % {{ fields }}u]{% else %}]{% endif %} = pack4xI8(q);
-}
+{{ <put_codes fields={fields} /> }}
 {%- endif %}
 {%- elif c.shared -%}
 var<workgroup> xs: array<vec4<f32>, {{ d.x_quads }}>;

@@ -36,10 +36,7 @@ fn out_put(i: u32, value: vec4<f32>, grid: f32) { put_hs(i % SLAB_RESULTS, value
 
 var<workgroup> sums: array<i32, {{ d.slab_rows * d.parts }}>;
 var<workgroup> xs: array<{{ codes }}, {{ d.chunks }}>;
-fn put_codes(i: u32, v: vec4<f32>, grid: f32) {
-  let q = vec4<i32>(clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
-  xs[i{% if fields > 1 %} / {{ fields }}u][i % {{ fields }}u]{% else %}]{% endif %} = pack4xI8(q);
-}
+{{ <put_codes fields={fields} /> }}
 
 // Sums of four rows of the workgroup.
 fn total(row: u32) -> vec4<i32> {

@@ -59,33 +59,6 @@ pub fn confirm<E>(
     over: &mut dyn FnMut() -> bool,
     measure: &mut dyn FnMut(&[bool]) -> Result<f64, E>,
 ) -> Result<Confirmed, E> {
-    let first = pass(groups, rounds, over, measure)?;
-    let harmless: Vec<usize> = (0..groups.len()).filter(|i| first.shares[*i].interval.1 >= 0.0).collect();
-    if harmless.is_empty() || harmless.len() == groups.len() || over() {
-        return Ok(first);
-    }
-    let left: Vec<Group> = harmless.iter().map(|i| groups[*i].clone()).collect();
-    let again = confirm(&left, rounds, over, &mut |used| {
-        let mut all = vec![false; groups.len()];
-        for (i, used) in harmless.iter().zip(used) {
-            all[*i] = *used;
-        }
-        measure(&all)
-    })?;
-    let mut shares = first.shares;
-    for (i, share) in harmless.into_iter().zip(again.shares) {
-        shares[i] = share;
-    }
-    Ok(Confirmed { shares, rounds: first.rounds + again.rounds, ..again })
-}
-
-/// One turn of [`confirm`].
-fn pass<E>(
-    groups: &[Group],
-    rounds: usize,
-    over: &mut dyn FnMut() -> bool,
-    measure: &mut dyn FnMut(&[bool]) -> Result<f64, E>,
-) -> Result<Confirmed, E> {
     let n = groups.len();
     let all = vec![true; n];
     let none = vec![false; n];
@@ -123,6 +96,17 @@ fn pass<E>(
             Share { name: group.name.clone(), slower_without, interval, kept }
         })
         .collect();
+    let harmless: Vec<usize> = (0..n).filter(|i| shares[*i].interval.1 >= 0.0).collect();
+    if !harmless.is_empty() && harmless.len() < n && !over() {
+        let left: Vec<Group> = harmless.iter().map(|i| groups[*i].clone()).collect();
+        let again = confirm(&left, rounds, over, &mut |used| {
+            let mut among_all = vec![false; n];
+            harmless.iter().zip(used).for_each(|(i, used)| among_all[*i] = *used);
+            measure(&among_all)
+        })?;
+        harmless.iter().zip(again.shares).for_each(|(i, share)| shares[*i] = share);
+        return Ok(Confirmed { shares, rounds: done + again.rounds, ..again });
+    }
     let mut before = bare.clone();
     let mut gain = ratios(bare, with);
     let kept: Vec<bool> = shares.iter().map(|s| s.kept).collect();

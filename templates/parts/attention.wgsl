@@ -21,3 +21,51 @@ fn score_at(i: u32) -> f32 {
 {%- endif %}
 }
 {%- endcomponent part_scores %}
+
+{#- What a workgroup that joins key ranges needs: `factors`, `sums`, and two reductions. -#}
+{% component merge_memory(wg: integer, sg: integer, groups: integer, splits: integer) -%}
+// What each range counts for; zero where it saw no key, whatever its maximum says.
+var<workgroup> factors: array<f32, {{ splits }}>;
+{% if groups > 1 -%}
+var<workgroup> sums: array<vec4<f32>, {{ wg }}>;
+{%- endif %}
+{{ <workgroup_reduce name="largest" wg={wg} sg={sg} op="max" /> }}
+{{ <workgroup_reduce name="total" wg={wg} sg={sg} /> }}
+{%- endcomponent merge_memory %}
+
+{#- Joins the key ranges of a head, whose `partials` begin at `base`: `o` is the sum of the threads of
+    group 0, one a quad, and `mass` what it is divided by. `ahead`: each thread has its ranges in v0, v1, …
+    already. Uses `group`, `column` and the constants of whoever calls it. -#}
+{% component merge_ranges(wg: integer, groups: integer, splits: integer, own: integer, ahead: integer) -%}
+  var top = -3.0e38;
+  for (var i = t; i < SPLITS; i += {{ wg }}u) { top = max(top, partials[base + i * RANGE + DIM4].x); }
+  top = largest(t, top);
+  var mass = 0.0;
+  for (var i = t; i < SPLITS; i += {{ wg }}u) {
+    let stat = partials[base + i * RANGE + DIM4];
+    let f = select(0.0, exp(stat.x - top), stat.y > 0.0);
+    factors[i] = f;
+    mass += f * stat.y;
+  }
+  mass = total(t, mass);
+  workgroupBarrier();
+  var o = vec4<f32>();
+{%- if ahead == 1 %}
+{%- for i in range(end=own) %}
+{%- if (i + 1) * groups > splits %}
+  if (group + {{ i * groups }}u < SPLITS) { o += factors[group + {{ i * groups }}u] * v{{ i }}; }
+{%- else %}
+  o += factors[group + {{ i * groups }}u] * v{{ i }};
+{%- endif %}
+{%- endfor %}
+{%- else %}
+  for (var i = group; i < SPLITS; i += GROUPS) { o += factors[i] * partials[column + i * RANGE]; }
+{%- endif %}
+{%- if groups > 1 %}
+  sums[t] = o;
+  workgroupBarrier();
+  if (group == 0u) {
+    for (var g = 1u; g < GROUPS; g += 1u) { o += sums[g * QUADS + t]; }
+  }
+{%- endif %}
+{%- endcomponent merge_ranges %}

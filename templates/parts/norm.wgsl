@@ -107,3 +107,12 @@ fn y_at(i: u32) -> vec4<f32> {
 {%- endif %}
 @group(0) @binding({{ sum }}) var<storage, read_write> sum: array<vec4<f32>>;
 {%- endcomponent norm_residual %}
+
+{#- `put_codes(quad, value, grid)`: what norms put out as codes in the workgroup's `xs`, where a word of
+    integer weights meets `fields` quads. -#}
+{% component put_codes(fields: integer) -%}
+fn put_codes(i: u32, v: vec4<f32>, grid: f32) {
+  let q = vec4<i32>(clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
+  xs[i{% if fields > 1 %} / {{ fields }}u][i % {{ fields }}u]{% else %}]{% endif %} = pack4xI8(q);
+}
+{%- endcomponent put_codes %}

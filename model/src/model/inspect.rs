@@ -1,11 +1,11 @@
-//! Looking inside: all logits, the residual stream of every layer, the time of every step.
+//! Looking inside: all logits, the residual stream of every layer.
 
 use wgforge_codegen::types::stride;
 
 use super::{Choice, Model, programs::Which, to_u32, to_usize};
 use crate::{
     Error, Result,
-    backend::{Backend, Step, View, Work},
+    backend::{Step, View, Work},
     plan::{Stream, stream_bytes},
 };
 
@@ -144,29 +144,5 @@ impl Model {
             to[..hidden].copy_from_slice(from);
         }
         self.backend.write(x, bytemuck::cast_slice(&padded));
-    }
-
-    /// GPU time of every decode step at the current position, `(label, kernel, µs)`; `None`
-    /// where the device has no timestamps. Leaves the sequence as it was.
-    ///
-    /// # Errors
-    /// A failing device.
-    pub async fn profile_decode(&mut self) -> Result<Option<Vec<(String, &'static str, f64)>>> {
-        self.reserve(1).await?;
-        self.prepare_decode().await?;
-        let position = self.position;
-        self.write_one(2, Choice::Greedy)?;
-        let (Some(d), Backend::Gpu(gpu)) = (&self.programs.decode, &mut self.backend) else {
-            return Ok(None);
-        };
-        let mut rows = Vec::new();
-        for program in [&d.lower, &d.upper, &d.greedy] {
-            let Some(times) = gpu.profile(program, 1).await? else { return Ok(None) };
-            rows.extend(
-                program.steps.iter().zip(times).map(|(s, t)| (s.label.clone(), s.variant.kernel(), t)),
-            );
-        }
-        self.position = position;
-        Ok(Some(rows))
     }
 }
