@@ -20,7 +20,7 @@ const ROUNDS: usize = 9;
 /// Seconds a sample should take, so that a scheduler's slice does not decide.
 const SAMPLE_S: f64 = 0.3;
 
-/// The part of the time that decode gets where prefill is to be measured as well.
+/// The part of the time that a measurement gets where others follow.
 const DECODE: f64 = 0.6;
 
 /// Tokens of a prompt where software computes.
@@ -65,6 +65,7 @@ fn family(workload: &Workload) -> &'static str {
         Workload::DecodeAttention(_) => "joined attention",
         Workload::Attention(_) | Workload::AttentionMerge(_) => "decode attention",
         Workload::Norm(_) => "norms",
+        Workload::Topk(_) | Workload::Sample(_) => "sampling",
         _ => "the rest",
     }
 }
@@ -79,10 +80,42 @@ fn needs(workload: &Workload) -> &'static [&'static str] {
     }
 }
 
-/// Whether a family is measured in prefill. Kernels that serve both were tuned for one token, and
-/// decode decides about them.
-fn in_prefill(family: &str) -> bool {
-    matches!(family, "prefill products" | "prefill attention")
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Greedy tokens.
+    Decode,
+    /// Drawn ones.
+    Sampled,
+    /// A prompt.
+    Prefill,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Sampled => "sampled decode",
+            Self::Prefill => "prefill",
+        }
+    }
+
+    /// Where a family shows. Kernels that serve a token and a prompt were tuned for one token, and decode
+    /// decides about them.
+    fn of(family: &str) -> Self {
+        match family {
+            "prefill products" | "prefill attention" => Self::Prefill,
+            "sampling" => Self::Sampled,
+            _ => Self::Decode,
+        }
+    }
+
+    fn choice(self) -> Choice {
+        match self {
+            Self::Sampled => Choice::Sample { temperature: 1.0, top_k: 64, top_p: 0.95, seed: 7 },
+            _ => Choice::Greedy,
+        }
+    }
 }
 
 /// Whether Ctrl-C asked for the end.
@@ -90,7 +123,8 @@ fn stopped() -> bool {
     console::interrupted().load(Ordering::SeqCst)
 }
 
-/// Compares with `base` and leaves the model with `present`. Measures decode and prefill, each with the groups that have a part in it, until `deadline`.
+/// Compares with `base` and leaves the model with `present`. Measures decode, sampled decode and prefill,
+/// each with the groups that have a part in it, until `deadline`.
 /// Where there is no time to measure each group, all of them are one; where there is none for that
 /// either, the kernels' own times have to do, with a notice. Ctrl-C ends it with what was measured
 /// to its end.
@@ -106,12 +140,13 @@ pub(crate) fn confirm(
     let mut verdict = Verdict { unconfirmed, ..Verdict::default() };
     // A decoded token.
     let mut token: Option<Duration> = None;
-    for (what, prefill) in [("decode", false), ("prefill", true)] {
+    let all = [What::Decode, What::Sampled, What::Prefill];
+    for (nth, what) in all.into_iter().enumerate() {
         if stopped() {
             break;
         }
         let mut families: Vec<(String, Vec<&Change>)> = Vec::new();
-        for change in changes.iter().filter(|c| in_prefill(family(&c.workload)) == prefill) {
+        for change in changes.iter().filter(|c| What::of(family(&c.workload)) == what) {
             let name = family(&change.workload);
             match families.iter_mut().find(|(n, _)| n == name) {
                 Some((_, list)) => list.push(change),
@@ -121,17 +156,18 @@ pub(crate) fn confirm(
         if families.is_empty() {
             continue;
         }
-        let bar = console::spinner(&format!("confirming in whole tokens: {what}"), quiet);
+        let bar = console::spinner(&format!("confirming in whole tokens: {}", what.name()), quiet);
         // How long a measurement takes decides how many there can be.
         let start = Instant::now();
-        // Whatever decode could use up, prefill would lack.
-        let shared = !prefill && changes.iter().any(|c| in_prefill(family(&c.workload)));
+        // Whatever one could use up, the next would lack.
+        let shared = changes.iter().any(|c| all[nth + 1..].contains(&What::of(family(&c.workload))));
         let part = if shared { DECODE } else { 1.0 };
         let deadline = start + deadline.saturating_duration_since(start).mul_f64(part);
         if start >= deadline {
             bar.finish_and_clear();
             eprintln!(
-                "notice: no time is left to measure {what} of whole tokens; the kernels' own times decide"
+                "notice: no time is left to measure {} of whole tokens; the kernels' own times decide",
+                what.name()
             );
             continue;
         }
@@ -142,16 +178,17 @@ pub(crate) fn confirm(
         let skipped = |needed: Duration| {
             bar.finish_and_clear();
             eprintln!(
-                "notice: {what} of whole tokens was not measured: it would take {:.0} s and {:.0} s are left; \
+                "notice: {} of whole tokens was not measured: it would take {:.0} s and {:.0} s are left; \
                  the kernels' own times decide (--budget gives more)",
+                what.name(),
                 needed.as_secs_f64(),
                 left().as_secs_f64()
             );
         };
         // In software a prompt's tokens take about as long each as decoded ones, and even the first
         // sample of a large model may be more than there is time for.
-        let guess =
-            token.filter(|_| prefill && session.in_software()).map_or(Duration::ZERO, |t| t * SHORT_PROMPT);
+        let prompt = what == What::Prefill && session.in_software();
+        let guess = token.filter(|_| prompt).map_or(Duration::ZERO, |t| t * SHORT_PROMPT);
         if needed(0, guess) > left() {
             skipped(needed(0, guess));
             continue;
@@ -159,15 +196,15 @@ pub(crate) fn confirm(
         session.model.set_kernels(base.clone());
         // The first one makes the pipelines.
         let begun = Instant::now();
-        short_sample(session, prefill)?;
+        short_sample(session, what)?;
         if needed(0, begun.elapsed() / 4) > left() {
             skipped(needed(0, begun.elapsed() / 4));
             continue;
         }
         let begun = Instant::now();
-        let seconds = measure(session, prefill)?;
+        let seconds = measure(session, what)?;
         let each = begun.elapsed();
-        if !prefill {
+        if what != What::Prefill {
             token = Duration::try_from_secs_f64(seconds).ok();
         }
         if families.len() > 1 && needed(families.len(), each) > left() {
@@ -200,7 +237,7 @@ pub(crate) fn confirm(
                 .map(|c| c.variant.clone())
                 .collect();
             session.model.set_kernels(base.with(&taken));
-            measure(session, prefill).map_err(Some)
+            measure(session, what).map_err(Some)
         });
         bar.finish_and_clear();
         let mut measured = match measured {
@@ -208,7 +245,7 @@ pub(crate) fn confirm(
             Err(Some(error)) => return Err(error),
             Err(None) => break,
         };
-        verdict.unconfirmed.retain(|w| in_prefill(family(w)) != prefill);
+        verdict.unconfirmed.retain(|w| What::of(family(w)) != what);
         let off: Vec<&str> = measured.shares.iter().filter(|s| !s.kept).map(|s| &s.name[..]).collect();
         for (name, list) in &families {
             let dropped = list
@@ -219,32 +256,32 @@ pub(crate) fn confirm(
         // From seconds a token to tokens a second.
         measured.before = 1.0 / measured.before.max(1e-12);
         measured.after = 1.0 / measured.after.max(1e-12);
-        verdict.confirmed.push((format!("{what}, tokens a second"), measured));
+        verdict.confirmed.push((format!("{}, tokens a second", what.name()), measured));
     }
     session.model.set_kernels(present.clone());
     Ok(verdict)
 }
 
 /// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
-fn measure(session: &mut Session, prefill: bool) -> Result<f64> {
-    short_sample(session, prefill)?;
+fn measure(session: &mut Session, what: What) -> Result<f64> {
+    short_sample(session, what)?;
     let cpu = session.in_software();
-    seconds_a_token(session, prefill, false, cpu)
+    seconds_a_token(session, what, false, cpu)
 }
 
 /// Makes whatever the kernels just set need.
-fn short_sample(session: &mut Session, prefill: bool) -> Result<f64> {
+fn short_sample(session: &mut Session, what: What) -> Result<f64> {
     let cpu = session.in_software();
-    seconds_a_token(session, prefill, true, cpu)
+    seconds_a_token(session, what, true, cpu)
 }
 
 /// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
 /// again and again until the sample is long enough.
-fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool) -> Result<f64> {
+fn seconds_a_token(session: &mut Session, what: What, short: bool, cpu: bool) -> Result<f64> {
     let config = session.model.config();
     let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
     let room = u32::try_from(config.max_position).unwrap_or(u32::MAX);
-    let (prompt, tokens) = match (prefill, cpu) {
+    let (prompt, tokens) = match (what == What::Prefill, cpu) {
         (true, false) => (512, 1),
         (true, true) => (SHORT_PROMPT, 1),
         // Behind some context, so that attention has its part.
@@ -256,12 +293,12 @@ fn seconds_a_token(session: &mut Session, prefill: bool, short: bool, cpu: bool)
     let id = |i| u32::try_from(random(7, i) % vocab).unwrap_or(0);
     let prompt: Vec<u32> = (0..u64::from(prompt)).map(id).collect();
     let count = prompt.len() as f64;
-    let request = Request { prompt, max_new: tokens, choice: Choice::Greedy, stop: Vec::new() };
+    let request = Request { prompt, max_new: tokens, choice: what.choice(), stop: Vec::new() };
     let (mut seconds, mut steps) = (0.0, 0.0);
     loop {
         session.model.reset();
         let stats = block_on(session.model.generate(&request, &mut |_| ControlFlow::Continue(())))?;
-        if prefill {
+        if what == What::Prefill {
             seconds += stats.first_token_s;
             steps += count;
         } else {

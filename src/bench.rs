@@ -74,6 +74,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         steps: if args.steps || args.profile { block_on(session.model.dispatches())? } else { Vec::new() },
         before,
     };
+    let gpu_busy = block_on(session.model.busy(&prompt, choice))?;
     let read_bandwidth_gb_s = match &session.place {
         Place::Gpu(device) => Some(wgforge::autotune::read_gb_s(device)?),
         Place::Reference => None,
@@ -91,6 +92,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         plan: args.plan.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned()),
         weight_bytes_per_token: session.model.weight_bytes_per_token(),
         read_bandwidth_gb_s,
+        gpu_busy,
         memory_bytes,
         load_s: session.load_s,
         logits_finite,

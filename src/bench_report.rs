@@ -31,6 +31,8 @@ pub(crate) struct Figures {
     pub(crate) weight_bytes_per_token: u64,
     /// `None` on the CPU.
     pub(crate) read_bandwidth_gb_s: Option<f64>,
+    /// GPU time over wall time while decoding; `None` without timestamps.
+    pub(crate) gpu_busy: Option<f64>,
     pub(crate) memory_bytes: u64,
     pub(crate) load_s: f64,
     pub(crate) logits_finite: bool,
@@ -119,6 +121,7 @@ fn as_json(session: &Session, f: &Figures) -> Value {
         "achieved_gb_s": f.achieved_gb_s(),
         "read_bandwidth_gb_s": f.read_bandwidth_gb_s,
         "bandwidth_fraction": f.bandwidth_fraction(),
+        "gpu_busy": f.gpu_busy,
         "memory_bytes": f.memory_bytes,
         "load_s": f.load_s,
         "logits_finite": f.logits_finite,
@@ -160,6 +163,9 @@ fn table(f: &Figures) -> Table {
     if let (Some(peak), Some(fraction)) = (f.read_bandwidth_gb_s, f.bandwidth_fraction()) {
         plain("this device's reads, measured", format!("{peak:.1} GB/s"));
         plain("fraction of them", format!("{:.1} %", fraction * 100.0));
+    }
+    if let Some(busy) = f.gpu_busy {
+        plain("GPU at work while decoding", format!("{:.1} %", busy * 100.0));
     }
     plain("memory in use", format!("{:.1} MB", f.memory_bytes as f64 / 1e6));
     plain("loading", format!("{:.2} s", f.load_s));

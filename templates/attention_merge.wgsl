@@ -28,7 +28,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let v{{ i }} = partials[column + min(group + {{ i * d.groups }}u, SPLITS - 1u) * RANGE];
 {%- endfor %}
 {%- endif %}
-  {{ <merge_ranges wg={c.wg} groups={d.groups} splits={s.splits} own={d.own} ahead={d.ahead} /> }}
+  {{ <merge_ranges wg={c.wg} sg={c.sg} groups={d.groups} splits={s.splits} own={d.own} ahead={d.ahead} /> }}
   if (group == 0u && quad < DIM4) {
     out_put(wid.y * {{ d.out_quads }}u + head * DIM4 + quad, o / mass, {% if s.out == "i8" %}grids[0]{% else %}0.0{% endif %});
   }

@@ -23,7 +23,7 @@ fn group_scales(at: u32, k: u32) -> vec4<f32> {
 {% if s.norm -%}
 {{ <norm_site x={b.x} site={b.site} quads={d.x_quads} /> }}
 {%- if s.norm.residual %}
-{{ <norm_residual y={b.y} ty={s.norm.y} sum={b.sum} quads={d.x_quads} native={c.f16} /> }}
+{{ <norm_residual y={b.y} ty={s.norm.y} sum={b.sum} quads={d.x_quads} native={c.f16} banks={d.banks} /> }}
 {%- endif %}
 {{ <norm_sums wg={c.wg} sg={c.sg} residual={s.norm.residual} norm={s.norm.norm} /> }}
 {%- elif int -%}

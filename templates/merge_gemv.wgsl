@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {{ <slab_loads wg={c.wg} split={c.split} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine} chunks={d.slab_chunks}
     quad0={"wid.x % " ~ c.ranges ~ "u * " ~ d.slab_quads ~ "u"} piece0={"head * " ~ d.slab_pieces ~ "u"} /> }}
   let grid = grids[0];
-  {{ <merge_ranges wg={c.wg} groups={d.groups} splits={s.merge.splits} own={d.own} ahead={1} /> }}
+  {{ <merge_ranges wg={c.wg} sg={c.sg} groups={d.groups} splits={s.merge.splits} own={d.own} ahead={1} /> }}
   if (group == 0u && quad < DIM4) { put_hs(quad, o / mass, grid); }
   workgroupBarrier();
 {{ <slab_sums split={c.split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}

@@ -195,9 +195,11 @@ pub fn tune(
         }
         // The workers go home whichever way this ends.
         let _closing = Closing(&shelf);
+        let mut pace = Pace::default();
         let mut weights: f64 = order.iter().map(weight).sum();
         for (index, workload) in order.iter().enumerate() {
             observer(&Event::Begin { index, count: order.len(), workload });
+            let call = Call::of(workload, cpu);
             let share = weight(workload) / weights.max(1e-9);
             weights -= weight(workload);
             let mut leave = |why: &str, observer: &mut dyn FnMut(&Event<'_>)| {
@@ -213,7 +215,16 @@ pub fn tune(
                 leave("the time was spent before", observer);
                 continue;
             }
+            // Where no threads work ahead, proofs take of the same time: in software, those of a real model's
+            // `gemm` more than all the rest. Half of what is left must remain for the search.
+            let work = workload.generic(device.caps()).cost(call.tokens, call.position).ops;
+            if workers == 0 && pace.seconds(work) > remaining.as_secs_f64() / 2.0 {
+                leave("proving it would take longer than there is time", observer);
+                continue;
+            }
+            let began = Instant::now();
             let material = shelf.take(index);
+            pace.note(work, began.elapsed());
             // The first are worth the most. More than this, and the last would see nothing of a short
             // session: every search overruns its slice by a batch.
             let slice = remaining.mul_f64((share * 1.15).min(1.0));
@@ -233,6 +244,26 @@ pub fn tune(
     })?;
     let stopped = stop.load(Ordering::SeqCst);
     Ok(Session { roofline, clock, settled, left, alarms: tuner.alarms, stopped, elapsed: start.elapsed() })
+}
+
+/// How fast proofs have been made so far.
+#[derive(Debug, Default)]
+struct Pace {
+    work: f64,
+    seconds: f64,
+}
+
+impl Pace {
+    /// `work`: operations of one call of what was proven.
+    fn note(&mut self, work: u64, took: Duration) {
+        self.work += work as f64;
+        self.seconds += took.as_secs_f64();
+    }
+
+    /// What those of `work` may take; 0 as long as nothing is known.
+    fn seconds(&self, work: u64) -> f64 {
+        if self.work > 0.0 { self.seconds * work as f64 / self.work } else { 0.0 }
+    }
 }
 
 struct Closing<'a>(&'a Shelf);

@@ -6,7 +6,7 @@ use crate::{
         argmax, attention, attention_merge, clear, decode_attention, gather,
         gemv::{self, Epilogue},
         gemv_pair, merge_gemv, norm, ple_mix, rope, sample,
-        slab::Second,
+        slab::{Second, banks},
         topk,
     },
     types::{Act, Format, Scale, stride},
@@ -156,6 +156,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                                     norm,
                                     out,
                                     eps,
+                                    banks: 1,
                                 }));
                             }
                         }
@@ -180,7 +181,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 ring,
                 eps,
             }));
-            let second = Second { rows: h, format: Format::I4 };
+            let second = Second { rows: h, format: Format::I4, banks: 1 };
             for (out, then) in [(act, None), (Act::I8, None), (Act::I8, Some(second))] {
                 all.push(Workload::DecodeAttention(decode_attention::Shape {
                     heads,
@@ -220,7 +221,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             // Words of two bits hold more columns than a small head has.
             for format in [Format::I4, Format::I8, Format::I2] {
                 if out == Act::I8 && dim.is_multiple_of(format.piece().1) {
-                    let second = Second { rows: h, format };
+                    let second = Second { rows: h, format, banks: 1 };
                     all.push(Workload::MergeGemv(merge_gemv::Shape { merge: merge.clone(), second }));
                 }
             }
@@ -240,6 +241,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
 /// in f32 where it is no code; what the residual adds is of the type of the activations.
 fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
     let width = products[0].columns;
+    let inner = products.iter().find(|s| s.epilogue == Epilogue::Geglu).map_or(0, |s| s.rows);
     let mut all = Vec::new();
     for s in products.iter().filter(|s| s.columns == width && s.scale != Scale::None) {
         let (norm, scaled) = match s.epilogue {
@@ -248,6 +250,7 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
             _ => (true, true),
         };
         let x = if s.x.is_int() { Act::I8 } else { Act::F32 };
+        let banks = banks(inner, s.format);
         for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, Act::I32), (false, Act::F32)] {
             let wanted = match y {
                 // Sums of codes are added where there are static grids, and before the head.
@@ -257,7 +260,9 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
                 _ => s.epilogue == Epilogue::Store,
             };
             let scaled = scaled && residual;
-            let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6 };
+            // The per-layer gate adds what the feed-forward block leaves.
+            let banks = if y == Act::I32 && s.epilogue == Epilogue::Ple { banks } else { 1 };
+            let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6, banks };
             let shape = gemv::Shape { x, norm: Some(norm), ..s.clone() };
             if wanted && !all.contains(&shape) {
                 all.push(shape);
@@ -271,7 +276,8 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
 fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
     let joined = normed.iter().filter(|s| s.x == Act::I8 && s.out == Act::I8 && s.norm.is_some());
     let pair = |first: &gemv::Shape| {
-        let second = Second { rows: first.columns, format: first.format };
+        let banks = if first.epilogue == Epilogue::Geglu { banks(first.rows, first.format) } else { 1 };
+        let second = Second { rows: first.columns, format: first.format, banks };
         Workload::GemvPair(gemv_pair::Shape { first: first.clone(), second })
     };
     joined.map(pair).collect()

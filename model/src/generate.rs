@@ -9,6 +9,17 @@ use crate::{
     model::{Choice, Model},
 };
 
+/// Seconds of work that may be under way: what is computed past a stop or a cancellation is for
+/// nothing, and on a slow device keeps it busy that long.
+const UNDER_WAY_S: f64 = 0.03;
+
+/// How many submissions may be under way where a token takes `token_s` seconds (0: not known yet), at
+/// most `depth`.
+fn allowed(token_s: f64, depth: usize) -> usize {
+    let fit = if token_s > 0.0 { (UNDER_WAY_S / token_s).floor() } else { 2.0 };
+    (1..=depth).rev().find(|n| *n as f64 <= fit).unwrap_or(1)
+}
+
 /// What to generate.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -72,8 +83,11 @@ impl Model {
         let mut under_way = VecDeque::from([first]);
         let mut submitted = 1;
         let mut first_known = start;
+        // Time between tokens, smoothed, and when the last one came.
+        let (mut token_s, mut known) = (0.0, start);
         let outcome = loop {
-            while under_way.len() < self.depth() && submitted < request.max_new && self.depth() > 1 {
+            let depth = allowed(token_s, self.depth());
+            while under_way.len() < depth && submitted < request.max_new && self.depth() > 1 {
                 under_way.push_back(self.decode(request.choice)?);
                 submitted += 1;
             }
@@ -88,10 +102,15 @@ impl Model {
                     "its weights hold NaN or overflow; fetch the file again, or use --activations f32",
                 ));
             }
+            let now = Instant::now();
             if stats.tokens == 0 {
-                first_known = Instant::now();
-                stats.first_token_s = (first_known - start).as_secs_f64();
+                first_known = now;
+                stats.first_token_s = (now - start).as_secs_f64();
+            } else {
+                let s = (now - known).as_secs_f64();
+                token_s = if token_s > 0.0 { 0.5 * (token_s + s) } else { s };
             }
+            known = now;
             if request.stop.contains(&token) {
                 stats.stopped_by = Some(token);
                 break Ok(());
@@ -139,4 +158,17 @@ fn check(choice: Choice) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::allowed;
+
+    #[test]
+    fn slow_devices_have_less_under_way() {
+        let cases = [(0.0, 4, 2), (0.001, 4, 4), (0.009, 4, 3), (0.016, 4, 1), (0.5, 4, 1), (0.001, 1, 1)];
+        for (token_s, depth, expected) in cases {
+            assert_eq!(allowed(token_s, depth), expected, "{token_s} s a token, at most {depth}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use wgforge_codegen::{
         argmax, attention, clear, decode_attention, gather,
         gemv::{self, Epilogue},
         gemv_pair, norm, ple_mix, rope, sample,
-        slab::Second,
+        slab::{self, Second},
         topk,
     },
     types::{Act, Scale, stride},
@@ -29,6 +29,9 @@ use crate::{
 
 /// Slots of the ring of chosen tokens that the host reads behind.
 pub(crate) const RING: u32 = 64;
+
+/// Most that [`slab::banks`] gives.
+const MOST_BANKS: u32 = 4;
 
 /// The KV cache of a layer that owns one.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +72,16 @@ impl Stream {
         match self {
             Self::Whole(_) => None,
             Self::Pending { added, .. } => Some(*added),
+        }
+    }
+
+    /// Rows of `width` sums that are to be added up before.
+    fn banks(&self, width: u32) -> u32 {
+        match self {
+            Self::Pending { y, added: Act::I32, .. } => {
+                u32::try_from(y.bytes / Act::I32.row_bytes(width)).unwrap_or(1)
+            }
+            _ => 1,
         }
     }
 }
@@ -189,11 +202,12 @@ impl Builder<'_> {
             && p.scale == Scale::Row
             && self.fusion.is_none_or(|f| f.products)
             && self.backend.choose(Workload::Gemv(next.clone())).is_ok();
-        fits.then_some(Second { rows: p.rows, format: p.format })
+        let banks = next.norm.as_ref().map_or(1, |n| n.banks);
+        fits.then_some(Second { rows: p.rows, format: p.format, banks })
     }
 
     /// Where layer `i` adds such sums: never in the buffer that it reads others from at that time.
-    async fn sums_of(&mut self, i: usize, which: Sums) -> Result<View> {
+    async fn sums_of(&mut self, i: usize, which: Sums, banks: u32) -> Result<View> {
         let (buffer, row) = match which {
             Sums::Attention => (0, 2 * i),
             Sums::FeedForward => (1, i),
@@ -201,12 +215,16 @@ impl Builder<'_> {
         };
         self.summing = true;
         let row_bytes = Act::I32.row_bytes(u(self.config.hidden));
-        Ok(self.all_sums().await?[buffer].part(row_bytes * row as u64, row_bytes))
+        let room = if buffer == 1 { u64::from(MOST_BANKS) * row_bytes } else { row_bytes };
+        Ok(self.all_sums().await?[buffer].part(room * row as u64, u64::from(banks) * row_bytes))
     }
 
     async fn all_sums(&mut self) -> Result<[View; 2]> {
         let (row, layers) = (Act::I32.row_bytes(u(self.config.hidden)), self.config.num_layers() as u64);
-        Ok([self.named("sums_a", 2 * layers * row).await?, self.named("sums_b", layers * row).await?])
+        Ok([
+            self.named("sums_a", 2 * layers * row).await?,
+            self.named("sums_b", u64::from(MOST_BANKS) * layers * row).await?,
+        ])
     }
 
     /// Makes all sums zero.
@@ -349,6 +367,7 @@ impl Builder<'_> {
             norm: before.norm,
             out: Some(if p.input.is_int() { p.input } else { Act::F32 }),
             eps: self.eps(),
+            banks: before.stream.banks(u(self.config.hidden)),
         }
     }
 
@@ -389,12 +408,13 @@ impl Builder<'_> {
         {
             let norm = self.norm_before(before, first);
             let first_shape = self.product_shape(first, part, epilogue, Some(norm), out);
+            let banks = then.banks;
             let shape = gemv_pair::Shape { first: first_shape, second: then };
             let apart = self.product_shape(second, &second.parts[0], Epilogue::Store, None, self.act);
             let joined = Workload::GemvPair(shape);
             if self.joins(|f| f.products, &joined, &Workload::Gemv(apart)) {
                 let Residual { x, sum, mut bound } = self.residual(before.stream, &sum_name).await?;
-                let sums = self.sums_of(layer, which).await?;
+                let sums = self.sums_of(layer, which, banks).await?;
                 bound.extend([("site", before.site.all), ("w", part.weights), ("out", sums)]);
                 bound.push(("w2", second.parts[0].weights));
                 bound.extend(aux.map(|v| ("aux", v)));
@@ -411,11 +431,18 @@ impl Builder<'_> {
         Ok((x, (y, self.act)))
     }
 
-    /// The shape of a product that adds sums of codes to the stream first.
-    fn adding(&self, p: &Product, epilogue: Epilogue, scaled: bool, norm: bool, out: Act) -> gemv::Shape {
+    /// The shape of a product that adds sums of codes in `banks` to the stream first.
+    fn adding(
+        &self,
+        p: &Product,
+        epilogue: Epilogue,
+        (scaled, norm): (bool, bool),
+        out: Act,
+        banks: u32,
+    ) -> gemv::Shape {
         let x = if p.input.is_int() { p.input } else { Act::F32 };
         let (width, eps) = (u(self.config.hidden), self.eps());
-        let norm = norm::Shape { width, residual: true, y: Act::I32, scaled, norm, out: Some(x), eps };
+        let norm = norm::Shape { width, residual: true, y: Act::I32, scaled, norm, out: Some(x), eps, banks };
         self.product_shape(p, &p.parts[0], epilogue, Some(norm), out)
     }
 
@@ -512,8 +539,9 @@ impl Builder<'_> {
             name(self, "down"),
         ];
         let before = Before { stream, scaled: false, norm: true, site: &w.feedforward };
+        let banks = slab::banks(w.down.columns, w.down.format);
         let next = (w.ple_gate.parts.len() == 1)
-            .then(|| self.adding(&w.ple_gate, Epilogue::Ple, false, false, w.ple_proj.input));
+            .then(|| self.adding(&w.ple_gate, Epilogue::Ple, (false, false), w.ple_proj.input, banks));
         let sums = next.map(|next| (i, Sums::FeedForward, next));
         let first = (&w.gate_up, Epilogue::Geglu, None);
         let (x1, down) = self.products(names, before, first, &w.down, sums).await?;
@@ -549,7 +577,7 @@ impl Builder<'_> {
             Some(next) => (&next.qkv, Epilogue::Store, self.act),
             None => (&w.head, self.head_epilogue(), Act::F32),
         };
-        (p.parts.len() == 1).then(|| self.adding(p, epilogue, true, true, out))
+        (p.parts.len() == 1).then(|| self.adding(p, epilogue, (true, true), out, 1))
     }
 
     /// Rotation, cache, attention and the output projection. Returns what is to be added to the
@@ -595,14 +623,14 @@ impl Builder<'_> {
         };
         // With the output projection behind it.
         if let [_] = &w.gate_up.parts[..]
-            && let next = self.adding(&w.gate_up, Epilogue::Geglu, false, true, w.down.input)
+            && let next = self.adding(&w.gate_up, Epilogue::Geglu, (false, true), w.down.input, 1)
             && let Some(then) = self.sums(&w.o, &next)
         {
             let all =
                 Workload::DecodeAttention(decode_attention::Shape { then: Some(then), ..joined.clone() });
             let apart = self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act);
             if self.joins(|f| f.products && f.attention, &all, &Workload::Gemv(apart)) {
-                let sums = self.sums_of(i, Sums::Attention).await?;
+                let sums = self.sums_of(i, Sums::Attention, 1).await?;
                 bound.extend([("norms", w.head_norms), ("w2", w.o.parts[0].weights), ("out", sums)]);
                 self.attend(i, all, bound).await?;
                 return Ok((sums, Act::I32));
@@ -696,6 +724,7 @@ impl Builder<'_> {
             norm: false,
             out: None,
             eps: self.eps(),
+            banks: 1,
         };
         let bound = [("x", x), ("y", y), ("post", post), ("sum", sum), ("scalar", scalar)];
         self.push(name.to_owned(), Workload::Norm(shape), &bound)?;

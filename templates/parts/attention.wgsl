@@ -29,14 +29,27 @@ var<workgroup> factors: array<f32, {{ splits }}>;
 {% if groups > 1 -%}
 var<workgroup> sums: array<vec4<f32>, {{ wg }}>;
 {%- endif %}
+{% if splits > sg -%}
 {{ <workgroup_reduce name="largest" wg={wg} sg={sg} op="max" /> }}
 {{ <workgroup_reduce name="total" wg={wg} sg={sg} /> }}
+{%- endif %}
 {%- endcomponent merge_memory %}
 
 {#- Joins the key ranges of a head, whose `partials` begin at `base`: `o` is the sum of the threads of
     group 0, one a quad, and `mass` what it is divided by. `ahead`: each thread has its ranges in v0, v1, …
     already. Uses `group`, `column` and the constants of whoever calls it. -#}
-{% component merge_ranges(wg: integer, groups: integer, splits: integer, own: integer, ahead: integer) -%}
+{% component merge_ranges(wg: integer, sg: integer, groups: integer, splits: integer, own: integer, ahead: integer) -%}
+{%- if splits <= sg %}
+  // A lane a range: every subgroup knows all by itself, and one writes the factors down.
+  let range = t % {{ sg }}u;
+  let stat = partials[base + min(range, SPLITS - 1u) * RANGE + DIM4];
+  var top = stat.x;
+  for (var step_ = {{ sg // 2 }}u; step_ > 0u; step_ >>= 1u) { top = max(top, subgroupShuffleXor(top, step_)); }
+  let factor = select(0.0, exp(stat.x - top), range < SPLITS && stat.y > 0.0);
+  var mass = factor * stat.y;
+  for (var step_ = {{ sg // 2 }}u; step_ > 0u; step_ >>= 1u) { mass += subgroupShuffleXor(mass, step_); }
+  if (t < SPLITS) { factors[t] = factor; }
+{%- else %}
   var top = -3.0e38;
   for (var i = t; i < SPLITS; i += {{ wg }}u) { top = max(top, partials[base + i * RANGE + DIM4].x); }
   top = largest(t, top);
@@ -48,6 +61,7 @@ var<workgroup> sums: array<vec4<f32>, {{ wg }}>;
     mass += f * stat.y;
   }
   mass = total(t, mass);
+{%- endif %}
   workgroupBarrier();
   var o = vec4<f32>();
 {%- if ahead == 1 %}

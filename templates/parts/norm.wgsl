@@ -70,7 +70,9 @@
 
 {#- The reduction `norm_row` needs. -#}
 {% component norm_sums(wg: integer, sg: integer, residual: bool, norm: bool) -%}
-{% if residual and norm -%}
+{% if residual and norm and sg >= 4 -%}
+{{ <workgroup_sums4 name="row_sums" wg={wg} sg={sg} /> }}
+{%- elif residual and norm -%}
 {{ <workgroup_reduce name="row_sums" wg={wg} sg={sg} ty="vec4<f32>" /> }}
 {%- elif residual or norm -%}
 {{ <workgroup_reduce name="row_sums" wg={wg} sg={sg} /> }}
@@ -92,12 +94,12 @@ fn grid_at(i: u32) -> f32 { return site[{{ 2 * quads + 16 }}u + i / 4u][i % 4u];
 {%- endcomponent norm_site %}
 
 {#- What such norms add to the stream, and where the sum goes. -#}
-{% component norm_residual(y: integer, ty: string, sum: integer, quads: integer, native: bool) -%}
+{% component norm_residual(y: integer, ty: string, sum: integer, quads: integer, native: bool, banks: integer) -%}
 {% if ty == "i32" -%}
 @group(0) @binding({{ y }}) var<storage, read> y: array<vec4<i32>>;
 // Sums of codes: scaled as their rows are, on the output grid of the product they belong to.
 fn y_at(i: u32) -> vec4<f32> {
-  let v = vec4<f32>(y[i]) * site[{{ 2 * quads + 32 }}u + i];
+  let v = vec4<f32>(y[i]{% for k in range(end=banks) %}{% if k > 0 %} + y[{{ k * quads }}u + i]{% endif %}{% endfor %}) * site[{{ 2 * quads + 32 }}u + i];
   let grid = site[{{ 2 * quads }}u].y;
   if (grid == 0.0) { return v; }
   return clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)) * grid;

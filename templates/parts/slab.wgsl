@@ -20,12 +20,19 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {%- endfor %}
 {%- endcomponent slab_memory %}
 
-{#- A thread's share of the matrix, on its way: fours of rows from `quad0` on, pieces from `piece0` on. -#}
+{#- A thread's share of the matrix, on its way: fours of rows from `quad0` on, the `turn`th of them first,
+    pieces from `piece0` on. Workgroups that have all rows take them in different turns, so that they do
+    not all add to the same places at the same time. -#}
 {% component slab_loads(wg: integer, split: integer, quads: integer, per: integer, mine: integer,
-                        chunks: integer, quad0: string, piece0: string) -%}
+                        chunks: integer, quad0: string, piece0: string, turn: string = "") -%}
 {%- for j in range(end=per) %}
   let item{{ j }} = t + {{ j * wg }}u;
+{%- if turn %}
+  let turned{{ j }} = min(item{{ j }} / {{ split }}u, {{ quads - 1 }}u) + {{ turn }};
+  let four{{ j }} = {{ quad0 }} + select(turned{{ j }}, turned{{ j }} - {{ quads }}u, turned{{ j }} >= {{ quads }}u);
+{%- else %}
   let four{{ j }} = {{ quad0 }} + min(item{{ j }} / {{ split }}u, {{ quads - 1 }}u);
+{%- endif %}
   let piece{{ j }} = four{{ j }} * {{ chunks }}u + {{ piece0 }} + item{{ j }} % {{ split }}u;
 {%- for p in range(end=mine) %}
   let s{{ j }}_{{ p }} = w2[piece{{ j }} + {{ p * split }}u];
@@ -33,9 +40,9 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {%- endfor %}
 {%- endcomponent slab_loads %}
 
-{#- What it makes of that and of `hs`, added to `out`. `shuffled` threads of a split add up first. -#}
+{#- What it makes of that and of `hs`, added to `out` from `bank` on. `shuffled` threads of a split add up first. -#}
 {% component slab_sums(split: integer, shuffled: integer, quads: integer, per: integer, mine: integer,
-                       bits: integer, fields: integer, whole: integer) -%}
+                       bits: integer, fields: integer, whole: integer, bank: string = "0u") -%}
 {%- if shuffled >= 4 %}
   let odd = (t & 1u) == 1u;
   let upper = (t & 2u) == 2u;
@@ -71,11 +78,11 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {%- for j in range(end=per) %}
 {%- if shuffled >= 4 %}
   if (t % {{ shuffled }}u < 4u{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
-    atomicAdd(&out[4u * four{{ j }} + t % 4u], one{{ j }});
+    atomicAdd(&out[{{ bank }} + 4u * four{{ j }} + t % 4u], one{{ j }});
   }
 {%- else %}
   if ({% if shuffled > 1 %}t % {{ shuffled }}u == 0u{% else %}true{% endif %}{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
-    let row = 4u * four{{ j }};
+    let row = {{ bank }} + 4u * four{{ j }};
     atomicAdd(&out[row], part{{ j }}.x);
     atomicAdd(&out[row + 1u], part{{ j }}.y);
     atomicAdd(&out[row + 2u], part{{ j }}.z);

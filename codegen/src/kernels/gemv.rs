@@ -349,6 +349,11 @@ fn normed(n: &norm::Shape, io: &mut Io<'_>) -> Vec<u32> {
     if n.residual {
         let (mut y, post) = (io.row("y", n.y, 0, width, 1.0), io.row("site", Act::F32, 0, width, 1.0));
         if n.y == Act::I32 {
+            let words = io.words("y");
+            let sum = |c: usize| {
+                (0..n.banks as usize).fold(0, |s: i32, b| s.wrapping_add(words[b * row + c].cast_signed()))
+            };
+            y = (0..width).map(|c| sum(c) as f32).collect();
             let scales = io.row("site", Act::F32, 2 * row + 128, width, 1.0);
             let grid = io.f32("site", 2 * row + 1);
             y.iter_mut().zip(scales).for_each(|(y, scale)| *y = io::srq(*y * scale, grid));
@@ -657,6 +662,7 @@ impl Kernel for Gemv {
         let mut d = s.common_derived();
         d.extend([
             ("per_thread", s.norm.as_ref().map_or(0, |n| norm::per_thread(n, c.wg))),
+            ("banks", s.norm.as_ref().map_or(1, |n| n.banks)),
             ("chunks", chunks(s)),
             ("blocks", blocks(s, c)),
             ("hoisted", u32::from(blocks(s, c) == 1)),
@@ -744,7 +750,9 @@ impl Shape {
             "x" if self.norm.is_some() => d.rows(1, self.columns, Act::F32, scale),
             "y" if self.adds_sums() => {
                 let mut sum = |c| if c < self.columns { 2000 - d.rng.below(4000).cast_signed() } else { 0 };
-                (0..stride(self.columns)).map(|c| sum(c).cast_unsigned()).collect()
+                let row = stride(self.columns);
+                let banks = self.norm.as_ref().map_or(1, |n| n.banks);
+                (0..banks * row).map(|i| sum(i % row).cast_unsigned()).collect()
             }
             "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), scale),
             "site" => {
@@ -822,7 +830,8 @@ impl Shape {
         let aux = if self.has_aux() { row(Act::F32) } else { 0 };
         let stream = |n: &norm::Shape| {
             let one = Act::F32.row_bytes(self.columns);
-            let residual = if n.residual { one + n.y.row_bytes(self.columns) } else { 0 };
+            let residual =
+                if n.residual { one + u64::from(n.banks) * n.y.row_bytes(self.columns) } else { 0 };
             one + residual + if n.norm { one } else { 0 }
         };
         let x = self.norm.as_ref().map_or(self.x.row_bytes(self.columns), stream);

@@ -50,12 +50,25 @@ pub struct Config {
     pub pieces: u32,
     /// Threads that share four rows of the second matrix; a power of two that divides `pieces`.
     pub split: u32,
-    /// The second matrix's weights are loaded with the first's, before anything waits.
-    pub ahead: bool,
+    /// When the second matrix's weights are loaded.
+    pub second: When,
     /// Lanes combined by shuffles; 1 uses no subgroups.
     pub sg: u32,
     /// Sums of the first product come by `subgroupAdd`, as in [`gemv::Config::add`].
     pub add: bool,
+}
+
+/// When a thread loads its share of the second matrix. Early loads hide their time behind the first
+/// product, and hold registers until the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// With the first matrix's, before anything waits.
+    Start,
+    /// Behind the norms, whose registers are free then.
+    Norms,
+    /// Behind the first product.
+    Results,
 }
 
 /// Numbers that follow from shape and configuration.
@@ -73,6 +86,8 @@ struct Layout {
     /// Lanes that shuffles combine, and partial sums left of a row.
     shuffled: u32,
     parts: u32,
+    /// Whole sums of a quad of results are in one thread, which finishes it at once.
+    direct: bool,
     share: Share,
 }
 
@@ -86,6 +101,7 @@ impl Layout {
         let tiles = rows.div_ceil(c.wg / c.lanes * c.rows);
         let loads = c.rows / 4 * unroll;
         let shuffled = c.lanes.min(c.sg);
+        let parts = c.lanes / shuffled;
         let share = Share { wg: c.wg, quads: s.second.quads(), pieces: c.pieces, split: c.split };
         Self {
             chunks,
@@ -95,7 +111,8 @@ impl Layout {
             tiles,
             early: (16 / loads.max(1)).clamp(1, tiles.max(1)),
             shuffled,
-            parts: c.lanes / shuffled,
+            parts,
+            direct: parts == 1 && c.rows.is_multiple_of(s.first.rows_per_quad()),
             share,
         }
     }
@@ -125,14 +142,14 @@ impl Kernel for GemvPair {
         // Shuffles where there are any: on an H100 all winners had them, and the space is large.
         let sg = shuffle_choices(caps).into_iter().max().unwrap_or(1);
         let sums = [(sg, false), (sg, true)];
-        for wg in [64, 128, 256, 384, 512] {
-            for lanes in [4, 8, 16, 32, 64] {
+        for wg in [128, 256, 384, 512] {
+            for lanes in [8, 16, 32, 64] {
                 for rows in [4, 8, 16] {
-                    for pieces in [1, 2, 4, 6, 8, 12, 16, 24] {
+                    for pieces in [1, 2, 4, 6, 8, 12, 16] {
                         for split in [1, 2, 4, 8, 16] {
-                            for ahead in [true, false] {
+                            for second in [When::Start, When::Norms, When::Results] {
                                 for (sg, add) in sums {
-                                    all.push(Config { wg, lanes, rows, pieces, split, ahead, sg, add });
+                                    all.push(Config { wg, lanes, rows, pieces, split, second, sg, add });
                                 }
                             }
                         }
@@ -151,9 +168,9 @@ impl Kernel for GemvPair {
     }
 
     fn promising(_: &Shape, c: &Config) -> bool {
-        // Neighbouring threads read neighbouring pieces.
-        let close = c.split * 2 > c.pieces || c.split >= 4;
-        c.ahead && close && c.sg > 1 && c.wg >= 256 && c.lanes >= c.sg
+        // Neighbouring threads read neighbouring pieces, at least a sector of memory together.
+        let close = c.split >= c.pieces.min(2);
+        c.second != When::Start && close && c.sg > 1 && c.wg >= 256 && c.lanes * 2 >= c.sg
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
@@ -166,17 +183,21 @@ impl Kernel for GemvPair {
         let pieces = pieces.clone().find(|p| most / p <= 128).or(pieces.max()).unwrap_or(1);
         // A power of two that divides the pieces of a row.
         let widest = chunks & chunks.wrapping_neg();
-        let make = |wg: u32, lanes: u32, ahead: bool| {
+        let make = |wg: u32, lanes: u32, second: When| {
             let wg = wg.min(caps.max_invocations);
             let sg = if wg.is_multiple_of(sg) { sg } else { 1 };
             // Neighbouring threads read neighbouring pieces, if shuffles can add up what they make of them.
             let split = if sg > 1 { (pieces & pieces.wrapping_neg()).min(8) } else { 1 };
-            Config { wg, lanes: lanes.min(widest), rows: 4, pieces, split, ahead, sg, add: false }
+            Config { wg, lanes: lanes.min(widest), rows: 4, pieces, split, second, sg, add: false }
         };
-        [make(256, 32, true), make(256, 32, false), make(256, 16, false), make(256, 64, false)]
-            .into_iter()
-            .find(|c| Self::why_not(s, c, caps).is_none())
-            .unwrap_or(Config { sg: 1, pieces: 1, split: 1, ..make(256, 16, false) })
+        let early = [make(256, 32, When::Start), make(256, 32, When::Norms)];
+        let late = [32, 16, 64].map(|lanes| make(256, lanes, When::Results));
+        early.into_iter().chain(late).find(|c| Self::why_not(s, c, caps).is_none()).unwrap_or(Config {
+            sg: 1,
+            pieces: 1,
+            split: 1,
+            ..make(256, 16, When::Results)
+        })
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
@@ -207,6 +228,12 @@ impl Kernel for GemvPair {
             most.is_multiple_of(c.pieces),
             "{} pieces do not share out the {most} of a row of the second matrix",
             c.pieces
+        );
+        require!(
+            (most / c.pieces).is_multiple_of(s.second.banks),
+            "{} workgroups do not share {} banks of sums",
+            most / c.pieces,
+            s.second.banks
         );
         require!(
             most / c.pieces <= caps.max_groups,
@@ -253,7 +280,8 @@ impl Kernel for GemvPair {
             c.wg
         );
         let norm = f.norm.as_ref().map_or(0, |n| norm::row_bytes(n, c.wg, c.sg));
-        let bytes = norm + u64::from(stride(f.columns)) + 4 * u64::from(l.rows * l.parts + l.results);
+        let sums = if l.direct { 0 } else { l.rows * l.parts };
+        let bytes = norm + u64::from(stride(f.columns)) + 4 * u64::from(sums + l.results);
         group_why_not(c.wg, c.sg, bytes, caps)
     }
 
@@ -264,6 +292,11 @@ impl Kernel for GemvPair {
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
         let l = Layout::of(s, c);
         let mut d = l.share.derived(&s.second).to_vec();
+        d.extend([
+            ("banks", s.first.norm.as_ref().map_or(1, |n| n.banks)),
+            ("bank_slabs", workgroups(s, c) / s.second.banks),
+            ("out_stride", stride(s.second.rows)),
+        ]);
         d.extend([
             ("per_thread", s.first.norm.as_ref().map_or(0, |n| norm::per_thread(n, c.wg))),
             ("x_quads", stride(s.first.columns) / 4),
@@ -279,6 +312,8 @@ impl Kernel for GemvPair {
             ("early", l.early),
             ("shuffled", l.shuffled),
             ("parts", l.parts),
+            ("direct", u32::from(l.direct)),
+            ("quads_per", c.rows / s.first.rows_per_quad()),
             ("slab_chunks", s.second.chunks(s.first.rows)),
             ("slab_shuffled", c.split.min(c.sg)),
         ]);
@@ -325,7 +360,7 @@ impl Kernel for GemvPair {
 
     fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
         let first = s.first.cost(1);
-        let sums = u64::from(s.second.rows) * 4;
+        let sums = u64::from(s.second.banks * s.second.rows) * 4;
         Cost {
             read_bytes: first.read_bytes + s.second.weight_bytes(s.first.rows) + sums,
             // The results stay where they are.

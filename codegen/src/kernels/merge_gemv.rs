@@ -108,6 +108,7 @@ impl Kernel for MergeGemv {
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         let m = &s.merge;
         require!(m.out == Act::I8, "the product needs codes");
+        require!(s.second.banks == 1, "the heads, a few, add to one bank of sums");
         require!(m.dim > 0 && m.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", m.dim);
         require!((1..=64).contains(&m.splits), "{} key ranges are not 1 to 64", m.splits);
         if let Some(reason) =

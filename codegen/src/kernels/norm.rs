@@ -4,7 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NO_SUMS, common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices};
+use super::{
+    NO_SUMS, common_why_not, f16_choices, generic_shuffle, reduce_bytes, shuffle_choices,
+    slab::{is_one, one},
+};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Inputs, Tolerance},
@@ -36,6 +39,9 @@ pub struct Shape {
     pub out: Option<Act>,
     /// Added to the mean of squares.
     pub eps: f64,
+    /// Rows of `y` that are added up where it holds sums of codes ([`super::slab::Second::banks`]).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub banks: u32,
 }
 
 /// How it is computed.
@@ -108,6 +114,7 @@ impl Kernel for Norm {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.width > 0, "the width is zero");
+        require!(s.banks == 1, "only sums of codes lie in banks");
         require!(s.y != Act::I32 && s.out != Some(Act::I32), "{NO_SUMS}");
         require!(s.residual || !s.scaled, "only a residual sum can be scaled");
         require!(s.residual || s.out.is_some(), "nothing would be stored");

@@ -16,8 +16,8 @@ use crate::{
 
 /// A matrix of integers with row scales, whose sums are left unscaled: `w2`, rows in fours.
 ///
-/// `out`: i32, [`stride`]`(rows)` elements, added to. Whoever reads them scales them
-/// ([`Act::I32`]).
+/// `out`: i32, `banks` rows of [`stride`]`(rows)` elements, added to. Whoever reads them adds up the
+/// banks and scales the sums ([`Act::I32`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Second {
@@ -25,6 +25,25 @@ pub struct Second {
     pub rows: u32,
     /// Storage format of the weights.
     pub format: Format,
+    /// Sums of so many equal ranges of columns lie apart: additions to one place wait for each other.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub banks: u32,
+}
+
+/// A single bank: what shapes that do not name the number have.
+pub(crate) fn one() -> u32 {
+    1
+}
+
+pub(crate) fn is_one(banks: &u32) -> bool {
+    *banks == 1
+}
+
+/// Banks for a matrix whose slabs, hundreds of them, are all that is added to a row: at most 4, as many
+/// as divide its pieces.
+pub fn banks(columns: u32, format: Format) -> u32 {
+    let chunks = stride(columns) / format.piece().1.max(1);
+    [4, 2].into_iter().find(|b| chunks.is_multiple_of(*b)).unwrap_or(1)
 }
 
 /// How the threads of a workgroup share it.
@@ -103,6 +122,11 @@ impl Second {
     pub(crate) fn why_not(&self, columns: u32, caps: &Caps) -> Option<Reason> {
         require!(self.rows > 0 && columns > 0, "the second matrix is empty");
         require!(self.format.is_int(), "sums of codes need integer weights, not {:?}", self.format);
+        require!(
+            self.banks > 0 && self.chunks(columns).is_multiple_of(self.banks),
+            "{} banks do not share {columns} columns",
+            self.banks
+        );
         require!(columns <= 1 << 16, "{columns} columns could overflow the 32-bit sum (at most 65536)");
         let bytes = self.weight_bytes(columns);
         require!(
@@ -117,12 +141,15 @@ impl Second {
     pub(crate) fn reference(&self, codes: &[i8], io: &mut Io<'_>) {
         let columns = io::word(codes.len());
         let words = (self.format.row_bytes(columns) / 4) as usize;
+        let (stride, range) = (stride(self.rows) as usize, (stride(columns) / self.banks) as usize);
         for r in 0..self.rows as usize {
             let row = io::row_words(io.words("w2"), words, r, true);
-            let sum: i32 =
-                codes.iter().enumerate().map(|(c, x)| i32::from(*x) * io::field(&row, self.format, c)).sum();
-            let out = &mut io.words_mut("out")[r];
-            *out = out.wrapping_add(sum.cast_unsigned());
+            for (bank, codes) in codes.chunks(range).enumerate() {
+                let products = codes.iter().zip(bank * range..);
+                let sum: i32 = products.map(|(x, c)| i32::from(*x) * io::field(&row, self.format, c)).sum();
+                let out = &mut io.words_mut("out")[bank * stride + r];
+                *out = out.wrapping_add(sum.cast_unsigned());
+            }
         }
     }
 
@@ -131,7 +158,7 @@ impl Second {
         match name {
             "w2" => d.matrix(round_up(self.rows, 4), |r| r < self.rows, columns, self.format, true),
             // Sums others have begun.
-            _ => (0..stride(self.rows)).map(|_| d.rng.below(1000)).collect(),
+            _ => (0..self.banks * stride(self.rows)).map(|_| d.rng.below(1000)).collect(),
         }
     }
 

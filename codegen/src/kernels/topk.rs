@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::common_why_not;
+use super::{common_why_not, generic_shuffle, shuffle_choices};
 use crate::{
     Arithmetic, Caps, Cost, Reason,
     check::{Draw, Tolerance},
@@ -30,13 +30,15 @@ pub struct Shape {
     pub first: bool,
 }
 
-/// How it is computed. Logits are f32, and the sort exchanges by workgroup memory at every
-/// distance, so there is neither f16 nor a shuffle here.
+/// How it is computed. Logits are f32, so there is no f16 here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Threads; each compares `chunk / 2 / wg` pairs a step.
     pub wg: u32,
+    /// Lanes that exchange by shuffles at distances below their number, without barriers; 1 uses no
+    /// subgroups.
+    pub sg: u32,
 }
 
 impl Shape {
@@ -71,12 +73,18 @@ impl Kernel for Topk {
     }
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
-        let all = [32, 64, 128, 256, 512].map(|wg| Config { wg });
-        all.into_iter().filter(|c| Self::why_not(s, c, caps).is_none()).collect()
+        let mut all = Vec::new();
+        for wg in [32, 64, 128, 256, 512] {
+            all.extend(shuffle_choices(caps).into_iter().map(|sg| Config { wg, sg }));
+        }
+        all.retain(|c| Self::why_not(s, c, caps).is_none());
+        all
     }
 
-    fn generic(_: &Shape, caps: &Caps) -> Config {
-        Config { wg: 256.min(caps.max_invocations) }
+    fn generic(s: &Shape, caps: &Caps) -> Config {
+        let wg = 256.min(caps.max_invocations);
+        let shuffled = Config { wg, sg: generic_shuffle(caps, wg) };
+        if Self::why_not(s, &shuffled, caps).is_none() { shuffled } else { Config { wg, sg: 1 } }
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
@@ -92,7 +100,14 @@ impl Kernel for Topk {
             s.chunk
         );
         require!(s.slices() <= caps.max_groups, "{} slices exceed the device's grid", s.slices());
-        common_why_not(c.wg, 1, u64::from(s.chunk) * 8, caps)
+        require!(
+            c.sg <= 1 || c.wg > 0 && (s.chunk / 2).is_multiple_of(c.wg) && 2 * c.sg <= s.chunk,
+            "{} threads do not share a slice of {} in runs of {}",
+            c.wg,
+            s.chunk,
+            2 * c.sg
+        );
+        common_why_not(c.wg, c.sg, u64::from(s.chunk) * 8, caps)
     }
 
     fn groups(s: &Shape, _: &Config, _: u32) -> [u32; 3] {
@@ -118,8 +133,8 @@ impl Kernel for Topk {
         }
     }
 
-    fn features(_: &Config) -> (bool, bool) {
-        (false, false)
+    fn features(c: &Config) -> (bool, bool) {
+        (c.sg > 1, false)
     }
 
     fn one_token(_: &Shape) -> bool {

@@ -2,7 +2,8 @@
 //! own, pipelines by shader text, bind groups made once, one pass for all steps of a submission.
 
 use wgforge_runtime::{
-    Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Uploader, wgpu,
+    Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Timestamps,
+    Uploader, wgpu,
 };
 
 use super::{Fetch, Kernels, Program, Step, View, Work};
@@ -29,6 +30,8 @@ pub(crate) struct Gpu {
     uploader: Uploader,
     ring: ReadBackRing,
     dispatches: u32,
+    /// GPU times of the submissions since they were asked for.
+    times: Option<Vec<Timestamps>>,
 }
 
 /// A program's pipelines and bind groups, in the order of its steps.
@@ -53,12 +56,38 @@ impl Gpu {
         let max_binding =
             caps.max_binding_bytes.min(caps.max_buffer_bytes).min(binding_limit.unwrap_or(u64::MAX));
         let (buffers, spare) = (Vec::new(), Vec::new());
-        Ok(Self { device, kernels, max_binding, buffers, spare, arena, uploader, ring, dispatches: 0 })
+        Ok(Self {
+            device,
+            kernels,
+            max_binding,
+            buffers,
+            spare,
+            arena,
+            uploader,
+            ring,
+            dispatches: 0,
+            times: None,
+        })
     }
 
     /// Dispatches recorded since the last call.
     pub(crate) fn take_dispatches(&mut self) -> u32 {
         std::mem::take(&mut self.dispatches)
+    }
+
+    /// Times the submissions from now on. There are only so many queries: for some dozens of them.
+    pub(crate) fn time_submissions(&mut self) {
+        self.times = Some(Vec::new());
+    }
+
+    /// Ends that, and gives the µs that each submission's passes took; `None` without timestamps.
+    pub(crate) async fn submission_times(&mut self) -> Result<Option<Vec<f64>>> {
+        let mut all = Vec::new();
+        for times in self.times.take().unwrap_or_default() {
+            let Some(passes) = times.read().await? else { return Ok(None) };
+            all.push(passes.iter().sum());
+        }
+        Ok(Some(all))
     }
 
     pub(crate) fn slice(&self, view: View) -> Slice {
@@ -165,7 +194,12 @@ impl Gpu {
     }
 
     pub(super) fn execute(&mut self, work: &[Work<'_>], fetch: Option<View>) -> Result<Option<Fetch>> {
-        let mut recorder = Recorder::new(&self.device, "model");
+        let mut recorder = match self.times {
+            Some(_) => {
+                Recorder::with_timestamps(&self.device, u32::try_from(work.len()).unwrap_or(u32::MAX))?
+            }
+            None => Recorder::new(&self.device, "model"),
+        };
         let mut rest = work;
         while let Some(first) = rest.first() {
             if let Work::Copy(from, to) = *first {
@@ -187,7 +221,10 @@ impl Gpu {
             Some(view) => Some(self.ring.copy(&mut recorder, &self.slice(view))?),
             None => None,
         };
-        recorder.submit();
+        let submission = recorder.submit();
+        if let Some(times) = &mut self.times {
+            times.push(submission.timestamps());
+        }
         Ok(ticket.map(Fetch::Later))
     }
 

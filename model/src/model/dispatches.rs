@@ -1,9 +1,12 @@
 //! The plan of a decoded token, dispatch by dispatch, as data.
 
+use std::ops::ControlFlow;
+
 use super::{Choice, Model};
 use crate::{
     Result,
     backend::{Backend, Step, View},
+    generate::Request,
 };
 
 /// One dispatch of a decoded token.
@@ -26,7 +29,35 @@ pub struct Dispatch {
     pub us: Option<f64>,
 }
 
+/// Tokens that are timed to know how busy the GPU is; each takes queries of its own.
+const TIMED: u32 = 24;
+
 impl Model {
+    /// The part of the time during which the GPU works while tokens are generated: its own time for each
+    /// token, added up, over the time in which they came. `None` without timestamps or where the context has
+    /// no room for that. Begins a sequence with `prompt`, and leaves it with some more tokens.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub async fn busy(&mut self, prompt: &[u32], choice: Choice) -> Result<Option<f64>> {
+        if prompt.len() + TIMED as usize > self.config.max_position {
+            return Ok(None);
+        }
+        self.reset();
+        let request = Request { prompt: prompt.to_vec(), max_new: TIMED, choice, stop: Vec::new() };
+        let Backend::Gpu(gpu) = &mut self.backend else { return Ok(None) };
+        gpu.time_submissions();
+        let stats = self.generate(&request, &mut |_| ControlFlow::Continue(())).await;
+        let Backend::Gpu(gpu) = &mut self.backend else { return Ok(None) };
+        let times = gpu.submission_times().await?;
+        let stats = stats?;
+        Ok(times.filter(|_| stats.decode_s > 0.0).map(|times| {
+            // The last token of a prompt chooses the first; what came before it is prefill.
+            let decoded = times.iter().rev().take(TIMED as usize - 1);
+            decoded.sum::<f64>() / (stats.decode_s * 1e6)
+        }))
+    }
+
     /// Every dispatch of a decoded token and of its greedy choice, in order, at the current position.
     /// Leaves the sequence as it was.
     ///
