@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pollster::block_on;
-use wgforge::autotune::{Confirmed, Group, confirm as confirm_groups};
+use wgforge::autotune::{Confirmed, Group, Share, confirm as confirm_groups};
 use wgforge::codegen::{Variant, Workload, types::Act};
 use wgforge::model::{Choice, Kernels, Request};
 
@@ -246,13 +246,7 @@ pub(crate) fn confirm(
             Err(None) => break,
         };
         verdict.unconfirmed.retain(|w| What::of(family(w)) != what);
-        let off: Vec<&str> = measured.shares.iter().filter(|s| !s.kept).map(|s| &s.name[..]).collect();
-        for (name, list) in &families {
-            let dropped = list
-                .iter()
-                .filter(|c| off.contains(&&name[..]) || needs(&c.workload).iter().any(|n| off.contains(n)));
-            verdict.dropped.extend(dropped.map(|c| c.workload.clone()));
-        }
+        verdict.dropped.extend(left_out(&families, &measured.shares));
         // From seconds a token to tokens a second.
         measured.before = 1.0 / measured.before.max(1e-12);
         measured.after = 1.0 / measured.after.max(1e-12);
@@ -260,6 +254,15 @@ pub(crate) fn confirm(
     }
     session.model.set_kernels(present.clone());
     Ok(verdict)
+}
+
+/// Workloads of the groups that do not stay, and of what needs one of those.
+fn left_out(families: &[(String, Vec<&Change>)], shares: &[Share]) -> Vec<Workload> {
+    let off: Vec<&str> = shares.iter().filter(|s| !s.kept).map(|s| &s.name[..]).collect();
+    let gone =
+        |name: &str, c: &Change| off.contains(&name) || needs(&c.workload).iter().any(|n| off.contains(n));
+    let all = families.iter().flat_map(|(name, list)| list.iter().map(move |c| (name, *c)));
+    all.filter(|(name, c)| gone(name, c)).map(|(_, c)| c.workload.clone()).collect()
 }
 
 /// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
@@ -323,6 +326,33 @@ mod tests {
         let all = workload.candidates(caps);
         let variant = all.into_iter().find(|v| *v != before).expect("another candidate");
         (workload, before, variant)
+    }
+
+    #[test]
+    fn groups_that_harm_take_nothing_else_along() {
+        let caps = Caps::webgpu_baseline();
+        let change = |wanted: fn(&Workload) -> bool| {
+            let (workload, _, variant) = changed(&caps, wanted);
+            Change { workload, variant }
+        };
+        let all = [
+            change(|w| matches!(w, Workload::DecodeAttention(s) if s.then.is_none())),
+            change(|w| matches!(w, Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32))),
+            change(|w| matches!(w, Workload::Norm(_))),
+            change(|w| matches!(w, Workload::Gemv(s) if s.norm.is_none())),
+        ];
+        let families: Vec<(String, Vec<&Change>)> =
+            all.iter().map(|c| (family(&c.workload).to_owned(), vec![c])).collect();
+        let groups: Vec<Group> =
+            families.iter().map(|(name, _)| Group { name: name.clone(), kernels: 1 }).collect();
+        // Joined attention helps a little, joined products too, norms harm, products help.
+        let parts = [-1.5, -3.0, 12.0, -30.0];
+        let measured = confirm_groups(&groups, 9, &mut || false, &mut |used| {
+            Ok::<_, ()>(100.0 + used.iter().zip(parts).filter(|(u, _)| **u).map(|(_, p)| p).sum::<f64>())
+        });
+        let left = left_out(&families, &measured.expect("measures").shares);
+        // Joined products have no use without joined norms only if those were among the groups and lost.
+        assert_eq!(left, [all[2].workload.clone()]);
     }
 
     #[test]

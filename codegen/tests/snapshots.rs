@@ -97,6 +97,7 @@ const CASES: &[Case] = &[
     ("argmax__last_web", &[("last", "true")], 32, false, WEB),
     ("argmax__last_plain", &[("last", "true")], 1, false, NATIVE),
     ("topk__first", &[("first", "true")], 1, false, NATIVE),
+    ("topk__subgroup_web", &[("first", "true")], 32, false, WEB),
     ("topk__next_web", &[("first", "false")], 1, false, WEB),
     ("sample__plain", &[], 1, false, NATIVE),
     ("sample__subgroup_web", &[], 32, false, WEB),

@@ -143,7 +143,7 @@ impl Kernel for GemvPair {
         let sg = shuffle_choices(caps).into_iter().max().unwrap_or(1);
         let sums = [(sg, false), (sg, true)];
         for wg in [128, 256, 384, 512] {
-            for lanes in [8, 16, 32, 64] {
+            for lanes in [4, 8, 16, 32, 64] {
                 for rows in [4, 8, 16] {
                     for pieces in [1, 2, 4, 6, 8, 12, 16] {
                         for split in [1, 2, 4, 8, 16] {
@@ -160,9 +160,10 @@ impl Kernel for GemvPair {
         // Fewer workgroups leave most of a GPU idle, more make the norms and the atomics dear.
         let most = s.second.chunks(s.first.rows);
         all.retain(|c| {
-            Self::why_not(s, c, caps).is_none()
-                && (most < 32 || (32..=512).contains(&workgroups(s, c)))
-                && Layout::of(s, c).rows >= c.wg / c.lanes * c.rows / 2
+            let fits = || {
+                (32..=512).contains(&workgroups(s, c)) && Layout::of(s, c).rows >= c.wg / c.lanes * c.rows / 2
+            };
+            Self::why_not(s, c, caps).is_none() && (most < 32 || fits())
         });
         all
     }
