@@ -215,10 +215,11 @@ pub fn tune(
                 leave("the time was spent before", observer);
                 continue;
             }
-            // Where no threads work ahead, proofs take of the same time: in software, those of a real model's
-            // `gemm` more than all the rest. Half of what is left must remain for the search.
+            // Where no threads work ahead, references take of the same time, and the device, in software,
+            // several times as long as they for the proofs of each candidate: for a real model's `gemm`
+            // more than all the rest. Half of what is left must remain for the search.
             let work = workload.generic(device.caps()).cost(call.tokens, call.position).ops;
-            if workers == 0 && pace.seconds(work) > remaining.as_secs_f64() / 2.0 {
+            if workers == 0 && 4.0 * pace.seconds(work) > remaining.as_secs_f64() / 2.0 {
                 leave("proving it would take longer than there is time", observer);
                 continue;
             }

@@ -18,6 +18,7 @@ fn norm(c: &mut Criterion) {
                 norm: true,
                 out: Some(out),
                 eps: 1e-6,
+                banks: 1,
             };
             add(c, &device, &format!("{name}, {tokens} tokens"), &Workload::Norm(shape), tokens, 0);
         }

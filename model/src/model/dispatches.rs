@@ -40,6 +40,8 @@ impl Model {
     /// # Errors
     /// A failing device.
     pub async fn busy(&mut self, prompt: &[u32], choice: Choice) -> Result<Option<f64>> {
+        // One chunk: each takes queries as well.
+        let prompt = &prompt[prompt.len().saturating_sub(self.chunk as usize)..];
         if prompt.len() + TIMED as usize > self.config.max_position {
             return Ok(None);
         }
