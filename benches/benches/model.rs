@@ -1,7 +1,8 @@
-//! The demo model as a whole, on the device and in the reference.
+//! The demo model as a whole, on the device and in the reference; and what a token costs the host, on a
+//! device that computes nothing: for another model name its folder in `WGFORGE_BENCH_MODEL`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pollster::block_on;
 use wgforge_benches::device;
 use wgforge_model::{Checkpoint, Choice, Kernels, Model, Options, Request, Stats, Target};
+use wgforge_runtime::{Backend, Device, DeviceOptions};
 
 const PROMPT: u32 = 128;
 const TOKENS: u32 = 64;
@@ -51,5 +53,23 @@ fn repeated(n: u64, model: &mut Model, max_new: u32, part: fn(&Stats) -> f64) ->
     Duration::from_secs_f64(seconds)
 }
 
-criterion_group!(benches, model);
+/// The host's part of a token: recording, submitting, reading back.
+fn recording(c: &mut Criterion) {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo");
+    let folder = std::env::var_os("WGFORGE_BENCH_MODEL").map_or(demo, PathBuf::from);
+    let checkpoint = Arc::new(Checkpoint::open(&folder).expect("a checkpoint"));
+    let options = DeviceOptions { backend: Some(Backend::Noop), ..DeviceOptions::default() };
+    let device = block_on(Device::request(&options)).expect("the stub is always there");
+    let target = Target::Gpu(device.clone(), Kernels::generic(device.caps()));
+    let mut model =
+        block_on(Model::load(&checkpoint, target, &Options::default(), &mut |_| {})).expect("it loads");
+    let mut group = c.benchmark_group(format!("{}, nothing computed", model.label()));
+    group.throughput(Throughput::Elements(u64::from(TOKENS)));
+    group.bench_function(format!("decode of {TOKENS} tokens behind {PROMPT}"), |b| {
+        b.iter_custom(|n| repeated(n, &mut model, TOKENS + 1, |s| s.decode_s));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, model, recording);
 criterion_main!(benches);
