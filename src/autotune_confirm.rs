@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 const SAMPLE_S: f64 = 0.3;
 
 /// The part of the time that a measurement gets where others follow.
-const DECODE: f64 = 0.6;
+const FIRST: f64 = 0.6;
 
 /// Tokens of a prompt where software computes.
 const SHORT_PROMPT: u32 = 16;
@@ -161,7 +161,7 @@ pub(crate) fn confirm(
         let start = Instant::now();
         // Whatever one could use up, the next would lack.
         let shared = changes.iter().any(|c| all[nth + 1..].contains(&What::of(family(&c.workload))));
-        let part = if shared { DECODE } else { 1.0 };
+        let part = if shared { FIRST } else { 1.0 };
         let deadline = start + deadline.saturating_duration_since(start).mul_f64(part);
         if start >= deadline {
             bar.finish_and_clear();
@@ -351,7 +351,7 @@ mod tests {
             Ok::<_, ()>(100.0 + used.iter().zip(parts).filter(|(u, _)| **u).map(|(_, p)| p).sum::<f64>())
         });
         let left = left_out(&families, &measured.expect("measures").shares);
-        // Joined products have no use without joined norms only if those were among the groups and lost.
+        // Joined products need joined norms; these are no group here, so nothing was lost.
         assert_eq!(left, [all[2].workload.clone()]);
     }
 

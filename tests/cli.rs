@@ -221,6 +221,9 @@ fn bench_reports_every_figure() {
         assert_eq!(result["context"], 23, "depth and prompt");
         let gpu = result["backend"] != "reference";
         assert_eq!(result["bandwidth_fraction"].is_number(), gpu, "{result}");
+        // Where there are time stamps.
+        let busy = &result["gpu_busy"];
+        assert!(busy.as_f64().map_or(busy.is_null(), |b| gpu && b > 0.05 && b < 1.2), "{result}");
         assert_eq!(result["read_bandwidth_gb_s"].as_f64().is_some_and(|b| b > 0.1), gpu, "{result}");
     }
 }

@@ -187,7 +187,7 @@ fn right_kernels_pass_all_proofs() {
     }));
     for workload in all {
         let mut some = vec![workload.generic(device.caps())];
-        some.extend(workload.candidates(device.caps()).into_iter().step_by(37).take(1));
+        some.extend(workload.candidates(device.caps()).into_iter().step_by(37).take(2));
         for variant in some {
             let rendered = variant.render(Target::Native).expect("renders");
             for proof in proofs(&variant, 3, true) {

@@ -268,7 +268,7 @@ impl Shape {
         let fours = in_fours(self.format, self.scale);
         let tokens = io.tokens;
         let x_words = match &self.norm {
-            Some(n) => normed(n, io),
+            Some(n) => norm::prologue(n, io),
             None => io.words("x").to_vec(),
         };
         let io = &*io;
@@ -294,7 +294,7 @@ impl Shape {
             for r in 0..per_token {
                 let w = io::weight_row(io.words("w"), scales, self.format, self.scale, r, k, fours);
                 for t in 0..tokens {
-                    y[t * per_token + r] = dot(&x[t * x_row..][..k], &w);
+                    y[t * per_token + r] = io::dot(&x[t * x_row..][..k], &w);
                 }
             }
         }
@@ -338,52 +338,6 @@ impl Shape {
         }
         finished
     }
-}
-
-/// The input of a product that norms precede, after `site`; stores `sum`.
-fn normed(n: &norm::Shape, io: &mut Io<'_>) -> Vec<u32> {
-    let (width, row) = (n.width as usize, stride(n.width) as usize);
-    let act = n.out.unwrap_or(Act::F32);
-    let eps = io::narrow(n.eps);
-    let mut x = io.row("x", Act::F32, 0, width, 1.0);
-    if n.residual {
-        let (mut y, post) = (io.row("y", n.y, 0, width, 1.0), io.row("site", Act::F32, 0, width, 1.0));
-        if n.y == Act::I32 {
-            let words = io.words("y");
-            let sum = |c: usize| {
-                (0..n.banks as usize).fold(0, |s: i32, b| s.wrapping_add(words[b * row + c].cast_signed()))
-            };
-            y = (0..width).map(|c| sum(c) as f32).collect();
-            let scales = io.row("site", Act::F32, 2 * row + 128, width, 1.0);
-            let grid = io.f32("site", 2 * row + 1);
-            y.iter_mut().zip(scales).for_each(|(y, scale)| *y = io::srq(*y * scale, grid));
-        }
-        let scalar = if n.scaled { io.f32("site", 2 * row) } else { 1.0 };
-        norm::complete(&mut x, &y, &post, scalar, eps);
-        x.resize(row, 0.0);
-        io.store("sum", Act::F32, 0, &x, 1.0);
-        x.truncate(width);
-    }
-    if n.norm {
-        norm::normalise(&mut x, &io.row("site", Act::F32, row, width, 1.0), eps);
-    }
-    let grid = if act == Act::I8 { io.f32("site", 2 * row + 64) } else { 1.0 };
-    let mut words = vec![0; (act.row_bytes(n.width) / 4) as usize];
-    x.iter().enumerate().for_each(|(i, v)| io::store(&mut words, act, i, *v, grid));
-    words
-}
-
-/// Sum of products in eight running sums, which the compiler turns into vector code.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for i in 0..8 {
-            sums[i] += x[i] * y[i];
-        }
-    }
-    sums.iter().sum::<f32>() + tail
 }
 
 /// Whether float activations could be split into digits.

@@ -217,8 +217,42 @@ impl Kernel for Norm {
     }
 }
 
+/// The input of a product that `n` precedes in its dispatch ([`super::gemv::Shape::norm`]): what the
+/// norms put out, as words of that type. Stores `sum`.
+pub(crate) fn prologue(n: &Shape, io: &mut Io<'_>) -> Vec<u32> {
+    let (width, row) = (n.width as usize, stride(n.width) as usize);
+    let act = n.out.unwrap_or(Act::F32);
+    let eps = io::narrow(n.eps);
+    let mut x = io.row("x", Act::F32, 0, width, 1.0);
+    if n.residual {
+        let y = if n.y == Act::I32 {
+            let words = io.words("y");
+            let sum =
+                |c| words[c..].iter().step_by(row).fold(0i32, |sum, w| sum.wrapping_add(w.cast_signed()));
+            let scales = io.row("site", Act::F32, 2 * row + 128, width, 1.0);
+            let grid = io.f32("site", 2 * row + 1);
+            scales.iter().enumerate().map(|(c, scale)| io::srq(sum(c) as f32 * scale, grid)).collect()
+        } else {
+            io.row("y", n.y, 0, width, 1.0)
+        };
+        let post = io.row("site", Act::F32, 0, width, 1.0);
+        let scalar = if n.scaled { io.f32("site", 2 * row) } else { 1.0 };
+        complete(&mut x, &y, &post, scalar, eps);
+        x.resize(row, 0.0);
+        io.store("sum", Act::F32, 0, &x, 1.0);
+        x.truncate(width);
+    }
+    if n.norm {
+        normalise(&mut x, &io.row("site", Act::F32, row, width, 1.0), eps);
+    }
+    let grid = if act == Act::I8 { io.f32("site", 2 * row + 64) } else { 1.0 };
+    let mut words = vec![0; (act.row_bytes(n.width) / 4) as usize];
+    x.iter().enumerate().for_each(|(i, v)| io::store(&mut words, act, i, *v, grid));
+    words
+}
+
 /// `(x + RMS(y) * post) * scalar`.
-pub(crate) fn complete(x: &mut [f32], y: &[f32], post: &[f32], scalar: f32, eps: f32) {
+fn complete(x: &mut [f32], y: &[f32], post: &[f32], scalar: f32, eps: f32) {
     let r = inverse_rms(y, eps);
     for ((x, y), post) in x.iter_mut().zip(y).zip(post) {
         *x = (*x + y * r * post) * scalar;
@@ -226,7 +260,7 @@ pub(crate) fn complete(x: &mut [f32], y: &[f32], post: &[f32], scalar: f32, eps:
 }
 
 /// `RMS(x) * pre`.
-pub(crate) fn normalise(x: &mut [f32], pre: &[f32], eps: f32) {
+fn normalise(x: &mut [f32], pre: &[f32], eps: f32) {
     let r = inverse_rms(x, eps);
     x.iter_mut().zip(pre).for_each(|(x, pre)| *x *= r * pre);
 }
