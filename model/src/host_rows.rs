@@ -1,8 +1,6 @@
 //! Per-layer embeddings gathered by the host: the table of E2B is 1.17 GB, more than many devices
 //! can bind. The host packs the rows of the coming tokens into a small buffer instead.
 
-use std::sync::Arc;
-
 use crate::{
     Result,
     backend::{Backend, View},
@@ -11,11 +9,10 @@ use crate::{
     plan::HostRows,
 };
 
-/// The table in the checkpoint's own memory, and the buffers its rows go to.
+/// The table where the checkpoint has it, and the buffers its rows go to.
 #[derive(Debug)]
 pub(crate) struct HostTable {
-    checkpoint: Arc<Checkpoint>,
-    mode: WeightMode,
+    table: Matrix,
     /// One row, for decode.
     pub(crate) one: HostRows,
     /// A chunk of rows, for prefill.
@@ -24,7 +21,7 @@ pub(crate) struct HostTable {
 
 impl HostTable {
     pub(crate) async fn new(
-        checkpoint: &Arc<Checkpoint>,
+        checkpoint: &Checkpoint,
         mode: WeightMode,
         backend: &mut Backend,
         chunk: u32,
@@ -42,15 +39,14 @@ impl HostTable {
                 },
             });
         }
-        Ok(Self { checkpoint: Arc::clone(checkpoint), mode, one: rows[0], many: rows[1] })
+        Ok(Self { table, one: rows[0], many: rows[1] })
     }
 
     /// Packs and sends the rows of `tokens`.
     pub(crate) fn gather(&self, backend: &mut Backend, tokens: &[u32], many: bool) -> Result<()> {
-        let table = Matrix::table(self.checkpoint.ple_table()?, self.mode).row_by_row();
         let (mut rows, mut scales) = (Vec::new(), Vec::new());
         for &t in tokens {
-            table.pack(t..t + 1, &mut rows, &mut scales);
+            self.table.pack(t..t + 1, &mut rows, &mut scales)?;
         }
         let to = if many { self.many } else { self.one };
         send(backend, to.rows, &rows);

@@ -1,17 +1,22 @@
 //! From published rows to the rows kernels read: padded, two's complement, fields ordered so that
 //! a shift and a mask yield four consecutive columns ([`wgforge_codegen::types::Format`]).
 
+use std::borrow::Cow;
+
 use half::f16;
 use wgforge_codegen::types::{Format, GROUP, Scale, in_fours, round_up, stride};
 
-use crate::checkpoint::{self, Linear, Table};
+use crate::{
+    Result,
+    checkpoint::{self, Data, Linear, Table},
+};
 
 /// Weights as a kernel wants them, row by row out of one or two published matrices.
 #[derive(Debug)]
-pub(crate) struct Matrix<'a> {
+pub(crate) struct Matrix {
     /// What it is called in messages.
     pub(crate) name: String,
-    parts: Vec<Source<'a>>,
+    parts: Vec<Source>,
     order: Order,
     /// Storage format in GPU memory.
     pub(crate) format: Format,
@@ -27,13 +32,13 @@ pub(crate) struct Matrix<'a> {
 
 /// A published matrix, whether it multiplies or is looked up in.
 #[derive(Debug, Clone)]
-struct Source<'a> {
+struct Source {
     rows: usize,
     columns: usize,
     format: checkpoint::Format,
-    data: &'a [u8],
+    data: Data,
     /// Row scales, or several a row.
-    scales: Option<std::borrow::Cow<'a, [f32]>>,
+    scales: Option<Vec<f32>>,
     scales_per_row: usize,
 }
 
@@ -58,18 +63,18 @@ pub enum WeightMode {
     Int4,
 }
 
-impl<'a> Matrix<'a> {
+impl Matrix {
     /// Matrices stacked into one product (q, k, v), or a single one.
-    pub(crate) fn stacked(linears: Vec<Linear<'a>>, mode: WeightMode) -> Self {
+    pub(crate) fn stacked(linears: Vec<Linear>, mode: WeightMode) -> Self {
         Self::of_linears(linears, Order::Stacked, mode)
     }
 
     /// Gate and up, interleaved for the `GeGLU` epilogue.
-    pub(crate) fn geglu(gate: Linear<'a>, up: Linear<'a>, mode: WeightMode) -> Self {
+    pub(crate) fn geglu(gate: Linear, up: Linear, mode: WeightMode) -> Self {
         Self::of_linears(vec![gate, up], Order::Fours, mode)
     }
 
-    fn of_linears(linears: Vec<Linear<'a>>, order: Order, mode: WeightMode) -> Self {
+    fn of_linears(linears: Vec<Linear>, order: Order, mode: WeightMode) -> Self {
         let name = linears.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(" + ");
         let rows = if order == Order::Fours { linears[0].rows } else { linears.iter().map(|l| l.rows).sum() };
         let parts = linears
@@ -87,7 +92,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// A table whose rows are gathered.
-    pub(crate) fn table(table: Table<'a>, mode: WeightMode) -> Self {
+    pub(crate) fn table(table: Table, mode: WeightMode) -> Self {
         let (scales, scales_per_row) = match table.scale {
             Some((scales, n)) => (Some(scales), n),
             None => (None, 1),
@@ -103,7 +108,7 @@ impl<'a> Matrix<'a> {
         Self::new(table.name, vec![source], Order::Stacked, table.rows, mode)
     }
 
-    fn new(name: String, parts: Vec<Source<'a>>, order: Order, rows: usize, mode: WeightMode) -> Self {
+    fn new(name: String, parts: Vec<Source>, order: Order, rows: usize, mode: WeightMode) -> Self {
         let stored = storage(parts[0].format);
         let (format, scale) = match (stored.is_int(), mode) {
             (true, _) if parts[0].scales_per_row > 1 => {
@@ -152,18 +157,19 @@ impl<'a> Matrix<'a> {
 
     /// Scales of all stored rows, where they have one each; 0 for padding.
     pub(crate) fn row_scales(&self) -> Vec<f32> {
-        let scale = |row| self.source(row).and_then(|(part, at)| part.scales.as_ref().map(|s| s[at]));
+        let scale =
+            |row| self.source(row).and_then(|(part, at)| self.parts[part].scales.as_ref().map(|s| s[at]));
         (0..self.padded_rows() as usize).map(|row| scale(row).unwrap_or(0.0)).collect()
     }
 
-    /// The published row behind stored row `row`; `None` for padding.
-    fn source(&self, row: usize) -> Option<(&Source<'a>, usize)> {
+    /// The part and its row behind stored row `row`; `None` for padding.
+    fn source(&self, row: usize) -> Option<(usize, usize)> {
         match self.order {
             Order::Stacked => {
                 let mut at = row;
-                for part in &self.parts {
+                for (number, part) in self.parts.iter().enumerate() {
                     if at < part.rows {
-                        return Some((part, at));
+                        return Some((number, at));
                     }
                     at -= part.rows;
                 }
@@ -171,15 +177,43 @@ impl<'a> Matrix<'a> {
             }
             Order::Fours => {
                 let at = row / 8 * 4 + row % 4;
-                let part = &self.parts[row % 8 / 4];
-                (at < part.rows).then_some((part, at))
+                let number = row % 8 / 4;
+                (at < self.parts[number].rows).then_some((number, at))
             }
         }
     }
 
+    /// The published bytes behind stored rows `rows`, one read a part: its first row, and the bytes
+    /// from there on.
+    fn blocks(&self, rows: std::ops::Range<u32>) -> Result<Vec<(usize, Cow<'_, [u8]>)>> {
+        let mut blocks = Vec::with_capacity(self.parts.len());
+        for (i, part) in self.parts.iter().enumerate() {
+            let of_part =
+                |row| self.source(row as usize).filter(|(number, _)| *number == i).map(|(_, at)| at);
+            let ends = rows.clone().filter_map(of_part).fold(None, |ends: Option<(usize, usize)>, at| {
+                Some(ends.map_or((at, at), |(low, high)| (low.min(at), high.max(at))))
+            });
+            let bytes = part.format.row_bytes(part.columns);
+            blocks.push(match ends {
+                Some((low, high)) => (low, part.data.range(low * bytes..(high + 1) * bytes)?),
+                None => (0, Cow::Borrowed(&[][..])),
+            });
+        }
+        Ok(blocks)
+    }
+
     /// Appends stored rows `rows` to `weights` and their scales to `scales`; whole fours where rows
     /// lie in fours.
-    pub(crate) fn pack(&self, rows: std::ops::Range<u32>, weights: &mut Vec<u32>, scales: &mut Vec<u32>) {
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn pack(
+        &self,
+        rows: std::ops::Range<u32>,
+        weights: &mut Vec<u32>,
+        scales: &mut Vec<u32>,
+    ) -> Result<()> {
+        let blocks = self.blocks(rows.clone())?;
         let (n, scale_words) =
             ((self.row_bytes() / 4) as usize, (self.scale.row_bytes(self.columns) / 4) as usize);
         let side_by_side = if self.fours { 4 } else { 1 };
@@ -189,7 +223,11 @@ impl<'a> Matrix<'a> {
             own.clear();
             for (i, row_words) in words.chunks_exact_mut(n).enumerate() {
                 match self.source(first as usize + i) {
-                    Some((part, at)) => self.pack_row(part, at, row_words, &mut own),
+                    Some((number, at)) => {
+                        let (part, (first, block)) = (&self.parts[number], &blocks[number]);
+                        let bytes = part.format.row_bytes(part.columns);
+                        self.pack_row(part, at, &block[(at - first) * bytes..][..bytes], row_words, &mut own);
+                    }
                     None => {
                         row_words.fill(0);
                         own.extend(std::iter::repeat_n(0, scale_words));
@@ -207,6 +245,7 @@ impl<'a> Matrix<'a> {
                 scales.extend_from_slice(&own);
             }
         }
+        Ok(())
     }
 
     /// As [`Matrix::pack`], on all cores where there are threads: quantising ten gigabytes on one
@@ -216,21 +255,21 @@ impl<'a> Matrix<'a> {
         rows: std::ops::Range<u32>,
         weights: &mut Vec<u32>,
         scales: &mut Vec<u32>,
-    ) {
+    ) -> Result<()> {
         #[cfg(feature = "native")]
         {
             let cores = std::thread::available_parallelism().map_or(1, |n| to_u32(n.get()).min(16));
             let share = (rows.end - rows.start).div_ceil(cores).next_multiple_of(4).max(4);
             if cores > 1 && rows.end - rows.start >= 2 * cores {
-                let packed: Vec<(Vec<u32>, Vec<u32>)> = std::thread::scope(|scope| {
+                let packed: Result<Vec<(Vec<u32>, Vec<u32>)>> = std::thread::scope(|scope| {
                     let starts = (rows.start..rows.end).step_by(share as usize);
                     let workers: Vec<_> = starts
                         .map(|first| {
                             let own = first..first.saturating_add(share).min(rows.end);
                             scope.spawn(move || {
                                 let (mut w, mut s) = (Vec::new(), Vec::new());
-                                self.pack(own, &mut w, &mut s);
-                                (w, s)
+                                self.pack(own, &mut w, &mut s)?;
+                                Ok((w, s))
                             })
                         })
                         .collect();
@@ -239,28 +278,26 @@ impl<'a> Matrix<'a> {
                         .map(|w| w.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
                         .collect()
                 });
-                for (w, s) in packed {
+                for (w, s) in packed? {
                     weights.extend_from_slice(&w);
                     scales.extend_from_slice(&s);
                 }
-                return;
+                return Ok(());
             }
         }
-        self.pack(rows, weights, scales);
+        self.pack(rows, weights, scales)
     }
 
-    fn pack_row(&self, part: &Source<'_>, row: usize, words: &mut [u32], scales: &mut Vec<u32>) {
+    /// `stored`: the published bytes of row `row`.
+    fn pack_row(&self, part: &Source, row: usize, stored: &[u8], words: &mut [u32], scales: &mut Vec<u32>) {
         if self.scale == Scale::Group {
             let mut values = vec![0.0f32; stride(self.columns) as usize];
-            let bytes = part.format.row_bytes(part.columns);
-            part.format.decode(&part.data[row * bytes..][..bytes], &mut values[..part.columns]);
+            part.format.decode(stored, &mut values[..part.columns]);
             quantize_groups(&values, self.format, words, scales);
             return;
         }
-        let bytes = part.format.row_bytes(part.columns);
         words.fill(if self.format.is_int() { zero_code(self.format) } else { 0 });
-        bytemuck::cast_slice_mut::<u32, u8>(words)[..bytes]
-            .copy_from_slice(&part.data[row * bytes..][..bytes]);
+        bytemuck::cast_slice_mut::<u32, u8>(words)[..stored.len()].copy_from_slice(stored);
         if self.format.is_int() {
             clear_padding(words, self.format, part.columns);
             reorder(words, self.format);
@@ -392,19 +429,18 @@ mod tests {
 
     #[test]
     fn columns_behind_the_end_are_zero_whatever_the_file_holds_there() {
-        let data = [0x12u8, 0xf3];
         let linear = Linear {
             name: "odd".into(),
             rows: 1,
             cols: 3,
             format: checkpoint::Format::I4,
-            data: &data,
-            row_scale: Some(vec![0.5].into()),
+            data: Data::of(vec![0x12, 0xf3]),
+            row_scale: Some(vec![0.5]),
             grids: None,
         };
         let m = Matrix::stacked(vec![linear], WeightMode::Stored);
         let (mut w, mut s) = (Vec::new(), Vec::new());
-        m.pack(0..m.padded_rows(), &mut w, &mut s);
+        m.pack(0..m.padded_rows(), &mut w, &mut s).expect("in memory");
         let row = wgforge_codegen::io::row_words(&w, 8, 0, true);
         let row: Vec<i32> = (0..64).map(|c| field(&row, Format::I4, c)).collect();
         assert_eq!(&row[..4], &[2 - 8, 1 - 8, 3 - 8, 0], "three columns and padding");

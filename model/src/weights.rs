@@ -127,7 +127,7 @@ struct End {
 }
 
 impl End {
-    fn of(norm: &[f32], scalar: f32, last: &Linear<'_>) -> Self {
+    fn of(norm: &[f32], scalar: f32, last: &Linear) -> Self {
         let (input, grid) = last.grids.map_or((0.0, 0.0), |g| (g.input, g.output));
         let scales = last.row_scale.iter().flat_map(|s| s.iter()).map(|s| input * s).collect();
         Self { post: norm.to_vec(), scalar, scales, grid }
@@ -157,9 +157,9 @@ impl Weights {
         let embed_table = checkpoint.embed()?;
         let head = checkpoint.head()?;
         // The mobile layout stores the tied embedding twice; one copy serves both.
-        let shared = head.data == embed_table.data
-            && head.row_scale.as_deref() == embed_table.scale.as_ref().map(|(s, _)| &s[..])
-            && embed_table.scale.as_ref().is_none_or(|(_, n)| *n == 1);
+        let shared = head.row_scale.as_deref() == embed_table.scale.as_ref().map(|(s, _)| &s[..])
+            && embed_table.scale.as_ref().is_none_or(|(_, n)| *n == 1)
+            && head.data.same(&embed_table.data)?;
         let embed = l.table(&Matrix::table(embed_table, mode), false).await?;
         let head = if shared {
             l.product_on(head, &embed.parts).await?
@@ -289,7 +289,7 @@ impl Loader<'_> {
     }
 
     /// Products of one or more published matrices. All must agree in format and input grid.
-    async fn product(&mut self, linears: Vec<Linear<'_>>, next: Option<f32>, geglu: bool) -> Result<Product> {
+    async fn product(&mut self, linears: Vec<Linear>, next: Option<f32>, geglu: bool) -> Result<Product> {
         let first = linears[0].grids;
         let same = linears.iter().all(|l| l.grids.map(|g| g.input) == first.map(|g| g.input));
         let outputs: Vec<f32> = linears.iter().map(|l| l.grids.map_or(0.0, |g| g.output)).collect();
@@ -325,7 +325,7 @@ impl Loader<'_> {
     }
 
     /// The head on the embedding's rows.
-    async fn product_on(&mut self, head: Linear<'_>, parts: &[Part]) -> Result<Product> {
+    async fn product_on(&mut self, head: Linear, parts: &[Part]) -> Result<Product> {
         let grids = head.grids;
         let matrix = Matrix::stacked(vec![head], self.mode);
         self.bytes_per_token += matrix.bytes();
@@ -335,7 +335,7 @@ impl Loader<'_> {
 
     async fn finish_product(
         &mut self,
-        matrix: &Matrix<'_>,
+        matrix: &Matrix,
         parts: Vec<Part>,
         grids: Option<Grids>,
         outputs: &[f32],
@@ -363,7 +363,7 @@ impl Loader<'_> {
     }
 
     /// A table; one that would need several bindings stays on the host if `host` allows.
-    async fn table(&mut self, matrix: &Matrix<'_>, host: bool) -> Result<TableParts> {
+    async fn table(&mut self, matrix: &Matrix, host: bool) -> Result<TableParts> {
         let whole = u64::from(matrix.padded_rows()) * matrix.row_bytes();
         let on_host = host && whole > self.backend.max_binding();
         let parts = if on_host { Vec::new() } else { self.parts(matrix).await? };
@@ -371,7 +371,7 @@ impl Loader<'_> {
     }
 
     /// Uploads a matrix in as few parts as the binding limit allows.
-    async fn parts(&mut self, matrix: &Matrix<'_>) -> Result<Vec<Part>> {
+    async fn parts(&mut self, matrix: &Matrix) -> Result<Vec<Part>> {
         let per = u64::from(matrix.rows_per_result());
         let most = self.backend.max_binding() / (matrix.row_bytes() * per);
         let most = u32::try_from(most).unwrap_or(u32::MAX) / 64 * 64;

@@ -133,7 +133,7 @@ impl Gpu {
 
     pub(super) async fn matrix(
         &mut self,
-        matrix: &Matrix<'_>,
+        matrix: &Matrix,
         rows: std::ops::Range<u32>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(View, Option<View>)> {
@@ -153,7 +153,7 @@ impl Gpu {
             let end = row.saturating_add(step).min(rows.end);
             w.clear();
             s.clear();
-            matrix.pack_all_cores(row..end, &mut w, &mut s);
+            matrix.pack_all_cores(row..end, &mut w, &mut s)?;
             let done = u64::from(row - rows.start);
             self.uploader.write(&weights, done * matrix.row_bytes(), bytemuck::cast_slice(&w)).await?;
             if let Some(scales) = &scales {

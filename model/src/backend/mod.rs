@@ -136,7 +136,7 @@ impl Backend {
     /// Packs stored rows `rows` of a matrix into the device's memory: weights, then scales.
     pub(crate) async fn matrix(
         &mut self,
-        matrix: &Matrix<'_>,
+        matrix: &Matrix,
         rows: std::ops::Range<u32>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(View, Option<View>)> {
@@ -144,7 +144,7 @@ impl Backend {
             Self::Gpu(g) => g.matrix(matrix, rows, progress).await,
             Self::Cpu(c) => {
                 let (mut weights, mut scales) = (Vec::new(), Vec::new());
-                matrix.pack_all_cores(rows, &mut weights, &mut scales);
+                matrix.pack_all_cores(rows, &mut weights, &mut scales)?;
                 progress((weights.len() + scales.len()) as u64 * 4);
                 let scales = (!scales.is_empty()).then(|| c.constant(scales));
                 Ok((c.constant(weights), scales))

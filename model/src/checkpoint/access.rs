@@ -1,13 +1,11 @@
 //! From names to typed weights, with every shape held against the configuration.
 
-use std::borrow::Cow;
-
 use super::{Checkpoint, Dtype, Format, Grids, LayerWeights, Linear, PREFIXES, Table, TensorView};
 use crate::{Error, Result};
 
 impl Checkpoint {
     /// The weights of one layer.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<'_>> {
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights> {
         let c = &self.config;
         if layer >= c.num_layers() {
             return Err(Error::Usage(format!("layer {layer} of a model of {} layers", c.num_layers())));
@@ -39,18 +37,18 @@ impl Checkpoint {
     }
 
     /// The embedding table, one row a token.
-    pub fn embed(&self) -> Result<Table<'_>> {
+    pub fn embed(&self) -> Result<Table> {
         self.table("embed_tokens", self.config.vocab_size, self.config.hidden)
     }
 
     /// The per-layer embedding table: a row holds every layer's slice, in order.
-    pub fn ple_table(&self) -> Result<Table<'_>> {
+    pub fn ple_table(&self) -> Result<Table> {
         let c = &self.config;
         self.table("embed_tokens_per_layer", c.vocab_size_per_layer_input, c.ple_width())
     }
 
     /// From the scaled embedding to every layer's slice.
-    pub fn ple_projection(&self) -> Result<Linear<'_>> {
+    pub fn ple_projection(&self) -> Result<Linear> {
         self.linear("per_layer_model_projection", self.config.ple_width(), self.config.hidden)
     }
 
@@ -67,7 +65,7 @@ impl Checkpoint {
     /// The output head: `lm_head`, or the embedding table where the two are tied. The mobile
     /// files say "not tied" but hold the same bytes twice, so the embedding also stands in there
     /// for an `lm_head` that was not fetched.
-    pub fn head(&self) -> Result<Linear<'_>> {
+    pub fn head(&self) -> Result<Linear> {
         let c = &self.config;
         let present = ["lm_head", "language_model.lm_head"]
             .into_iter()
@@ -120,12 +118,12 @@ impl Checkpoint {
         Error::MissingTensor { file: self.label.clone(), tensor: tensor.to_owned() }
     }
 
-    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Linear<'_>> {
+    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Linear> {
         self.linear_named(&self.full(module), &format!("{}{module}", PREFIXES[0]), rows, cols)
     }
 
     /// `published` is the name that the quantisation rules know.
-    fn linear_named(&self, name: &str, published: &str, rows: usize, cols: usize) -> Result<Linear<'_>> {
+    fn linear_named(&self, name: &str, published: &str, rows: usize, cols: usize) -> Result<Linear> {
         let view = self.tensor(&format!("{name}.weight"))?;
         let bits = self.config.quantization.as_ref().and_then(|q| q.bits(published));
         let format = matrix(&view, bits, rows, cols)?;
@@ -155,7 +153,7 @@ impl Checkpoint {
         Ok(linear)
     }
 
-    fn table(&self, module: &str, rows: usize, cols: usize) -> Result<Table<'_>> {
+    fn table(&self, module: &str, rows: usize, cols: usize) -> Result<Table> {
         let quantization = self.config.quantization.as_ref().filter(|q| q.embeddings);
         let bits = quantization.and_then(|q| q.bits(&format!("{}{module}", PREFIXES[0])));
         let name = self.full(module);
@@ -175,7 +173,7 @@ impl Checkpoint {
     }
 
     /// Scales `[rows, n]` or `[rows]`, and n.
-    fn scales(&self, name: &str, rows: usize) -> Result<(Cow<'_, [f32]>, usize)> {
+    fn scales(&self, name: &str, rows: usize) -> Result<(Vec<f32>, usize)> {
         let view = self.tensor(name)?;
         let per_row = match *view.shape {
             [r] if r == rows => 1,
@@ -213,7 +211,7 @@ impl Checkpoint {
         if view.shape != [len] {
             return Err(shape(&view, &[len]));
         }
-        let values = floats(&view)?.into_owned();
+        let values = floats(&view)?;
         finite(view.name, &values, |_| true, "a finite number")?;
         Ok(values)
     }
@@ -246,23 +244,17 @@ fn matrix(view: &TensorView<'_>, bits: Option<u32>, rows: usize, cols: usize) ->
     Ok(format)
 }
 
-/// The elements as f32: where they lie if they are, and are aligned; else a copy.
-fn floats<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [f32]>> {
+/// The elements as f32.
+fn floats(view: &TensorView<'_>) -> Result<Vec<f32>> {
     let format = match view.dtype {
         Dtype::F32 => Format::F32,
         Dtype::F16 => Format::F16,
         Dtype::BF16 => Format::Bf16,
         _ => return Err(dtype(view, "F32, F16 or BF16")),
     };
-    if cfg!(target_endian = "little")
-        && format == Format::F32
-        && let Ok(floats) = bytemuck::try_cast_slice(view.data)
-    {
-        return Ok(Cow::Borrowed(floats));
-    }
     let mut values = vec![0.0; view.data.len() * 8 / format.bits()];
-    format.decode(view.data, &mut values);
-    Ok(Cow::Owned(values))
+    format.decode(&view.data.all()?, &mut values);
+    Ok(values)
 }
 
 fn finite(tensor: &str, values: &[f32], ok: impl Fn(f32) -> bool, wanted: &'static str) -> Result<()> {

@@ -22,8 +22,9 @@ mod weights;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, Data, ReadAt};
 pub use header::{Header, TensorInfo};
 pub use safetensors::Dtype;
 pub use weights::{Format, Grids, LayerWeights, Linear, Table};
@@ -40,14 +41,15 @@ pub struct TensorView<'a> {
     /// Its sizes, outermost first; empty for a scalar.
     pub shape: &'a [usize],
     /// Its bytes, little endian, row after row.
-    pub data: &'a [u8],
+    pub data: Data,
 }
 
 /// One weights file.
 struct Shard {
+    file: Arc<str>,
     bytes: Bytes,
     /// Where the tensors' bytes begin.
-    data_start: usize,
+    data_start: u64,
 }
 
 /// The weights of one model with their configuration.
@@ -91,18 +93,27 @@ impl Checkpoint {
         generation_json: Option<&[u8]>,
         safetensors: impl Into<Bytes>,
     ) -> Result<Self> {
+        let files = vec![("model.safetensors".to_owned(), safetensors.into())];
+        Self::from_files("embedded", config_json, generation_json, files)
+    }
+
+    /// A checkpoint whose weights are read when they are needed: names, for messages, and bytes of
+    /// its one or more files.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_files(
+        label: &str,
+        config_json: &[u8],
+        generation_json: Option<&[u8]>,
+        files: Vec<(String, Bytes)>,
+    ) -> Result<Self> {
         let config = TextConfig::from_json(config_json, "config.json")?;
         let generation = match generation_json {
             Some(json) => GenerationConfig::from_json(json, "generation_config.json", &config)?,
             None => GenerationConfig::for_config(&config),
         };
-        Self::assemble(
-            "embedded".to_owned(),
-            None,
-            config,
-            generation,
-            vec![("model.safetensors".to_owned(), safetensors.into())],
-        )
+        Self::assemble(label.to_owned(), None, config, generation, files)
     }
 
     fn assemble(
@@ -115,7 +126,7 @@ impl Checkpoint {
         let mut shards = Vec::with_capacity(files.len());
         let mut tensors = HashMap::new();
         for (number, (file, bytes)) in files.into_iter().enumerate() {
-            let header = Header::parse(&bytes, bytes.len() as u64, &file)?;
+            let header = header(&bytes, &file)?;
             for (name, info) in header.tensors {
                 if tensors.contains_key(&name) {
                     let reason = format!("the tensor `{name}` is also in another shard");
@@ -123,7 +134,7 @@ impl Checkpoint {
                 }
                 tensors.insert(name, (number, info));
             }
-            shards.push(Shard { bytes, data_start: header.data_start });
+            shards.push(Shard { file: file.into(), bytes, data_start: header.data_start as u64 });
         }
         let holds = |prefix: &&str| {
             ["weight", "embedding_quantized"]
@@ -188,10 +199,9 @@ impl Checkpoint {
         let missing = || Error::MissingTensor { file: self.label.clone(), tensor: name.to_owned() };
         let (name, (shard, info)) = self.find(name).ok_or_else(missing)?;
         let shard = &self.shards[*shard];
-        let start = shard.data_start + info.data_offsets.0;
-        let end = shard.data_start + info.data_offsets.1;
         // The header's checks hold every range inside the file.
-        let data = shard.bytes.get(start..end).ok_or_else(missing)?;
+        let (start, end) = info.data_offsets;
+        let data = Data::new(&shard.bytes, &shard.file, shard.data_start + start as u64, end - start);
         Ok(TensorView { name, dtype: info.dtype, shape: &info.shape, data })
     }
 
@@ -202,4 +212,16 @@ impl Checkpoint {
         };
         self.tensors.get_key_value(name).or_else(other).map(|(name, place)| (name.as_str(), place))
     }
+}
+
+/// The header of a weights file.
+fn header(bytes: &Bytes, file: &str) -> Result<Header> {
+    let size = bytes.size();
+    let first = bytes.range(0..size.min(8), file)?;
+    let len = match first.first_chunk::<8>() {
+        Some(first) => Header::prefix_len(*first, size, file)?,
+        // Too short for a length, which parsing says better.
+        None => size,
+    };
+    Header::parse(&bytes.range(0..len, file)?, size, file)
 }

@@ -1,9 +1,11 @@
 //! What a weight is, whatever file it came from.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use half::{bf16, f16};
+
+use super::Data;
+use crate::Result;
 
 /// How the elements of a matrix are stored.
 ///
@@ -109,7 +111,7 @@ pub struct Grids {
 
 /// A matrix that multiplies: `y[r] = scale[r] · Σ_c w[r, c] · x[c]`.
 #[derive(Debug, Clone)]
-pub struct Linear<'a> {
+pub struct Linear {
     /// The module's name in the file, such as `model.language_model.layers.0.mlp.gate_proj`.
     pub name: String,
     /// Elements that come out.
@@ -119,27 +121,31 @@ pub struct Linear<'a> {
     /// How elements are stored.
     pub format: Format,
     /// The elements, row after row, each row [`Format::row_bytes`] long.
-    pub data: &'a [u8],
+    pub data: Data,
     /// One factor a row; there where the format is an integer one.
-    pub row_scale: Option<Cow<'a, [f32]>>,
+    pub row_scale: Option<Vec<f32>>,
     /// Grids of the vectors around it; `None` where both are absent or 0.
     pub grids: Option<Grids>,
 }
 
-impl Linear<'_> {
+impl Linear {
     /// One row with its scale applied; `out` is `cols` long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    ///
+    /// # Errors
+    /// As [`Data::range`].
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         let bytes = self.format.row_bytes(self.cols);
-        self.format.decode(&self.data[row * bytes..(row + 1) * bytes], out);
+        self.format.decode(&self.data.range(row * bytes..(row + 1) * bytes)?, out);
         if let Some(scale) = &self.row_scale {
             out.iter_mut().for_each(|w| *w *= scale[row]);
         }
+        Ok(())
     }
 }
 
 /// A matrix of which single rows are taken.
 #[derive(Debug, Clone)]
-pub struct Table<'a> {
+pub struct Table {
     /// The module's name in the file.
     pub name: String,
     /// Tokens.
@@ -149,46 +155,50 @@ pub struct Table<'a> {
     /// How elements are stored.
     pub format: Format,
     /// The elements, row after row, each row [`Format::row_bytes`] long.
-    pub data: &'a [u8],
+    pub data: Data,
     /// Factors, and how many a row has: each holds for an equal run of columns.
-    pub scale: Option<(Cow<'a, [f32]>, usize)>,
+    pub scale: Option<(Vec<f32>, usize)>,
 }
 
-impl Table<'_> {
+impl Table {
     /// One row with its scales applied; `out` is `cols` long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    ///
+    /// # Errors
+    /// As [`Data::range`].
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         let bytes = self.format.row_bytes(self.cols);
-        self.format.decode(&self.data[row * bytes..(row + 1) * bytes], out);
+        self.format.decode(&self.data.range(row * bytes..(row + 1) * bytes)?, out);
         if let Some((scales, per_row)) = &self.scale {
             let group = self.cols / per_row;
             for (run, scale) in out.chunks_mut(group).zip(&scales[row * per_row..]) {
                 run.iter_mut().for_each(|w| *w *= scale);
             }
         }
+        Ok(())
     }
 }
 
 /// Everything one layer holds. Norm weights multiply as they are (not 1 + weight).
 #[derive(Debug, Clone)]
-pub struct LayerWeights<'a> {
+pub struct LayerWeights {
     /// Queries.
-    pub q: Linear<'a>,
+    pub q: Linear,
     /// Keys; `None` in layers that read another layer's.
-    pub k: Option<Linear<'a>>,
+    pub k: Option<Linear>,
     /// Values; `None` in layers that read another layer's.
-    pub v: Option<Linear<'a>>,
+    pub v: Option<Linear>,
     /// Attention's output projection.
-    pub o: Linear<'a>,
+    pub o: Linear,
     /// The feed-forward network's gate.
-    pub gate: Linear<'a>,
+    pub gate: Linear,
     /// The feed-forward network's other half.
-    pub up: Linear<'a>,
+    pub up: Linear,
     /// The feed-forward network's way back.
-    pub down: Linear<'a>,
+    pub down: Linear,
     /// From the residual stream to the per-layer embedding's width.
-    pub ple_gate: Linear<'a>,
+    pub ple_gate: Linear,
     /// And back.
-    pub ple_proj: Linear<'a>,
+    pub ple_proj: Linear,
     /// Before attention.
     pub input_norm: Vec<f32>,
     /// After attention, before it is added.
