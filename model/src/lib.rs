@@ -1,8 +1,10 @@
 //! Gemma 4 on tuned WebGPU kernels: checkpoints, tokenizer, plan, sampling, generation.
 
 mod backend;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
+mod conversation;
 pub mod embedded;
 mod error;
 mod fusion;
@@ -18,6 +20,7 @@ mod weights;
 pub use backend::Kernels;
 pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, LayerKind, LayerShape, Rope, TextConfig};
+pub use conversation::Conversation;
 pub use error::{Error, Result};
 pub use fusion::Fusion;
 pub use generate::{Request, Stats};

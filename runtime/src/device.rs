@@ -30,13 +30,26 @@ pub struct DeviceOptions {
     /// Also ask for cooperative matrices, see [`Device::cooperative_matrices`]. They are an
     /// experiment of wgpu: a device opened with them is for trying them, not for work.
     pub cooperative_matrices: bool,
+    /// What the caller knows of the adapter and wgpu does not say, as in browsers.
+    pub identity: Option<Identity>,
+}
+
+/// An adapter by what databases know adapters by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Its vendor's PCI number, or 0.
+    pub vendor: u32,
+    /// It computes in software.
+    pub software: bool,
 }
 
 impl Default for DeviceOptions {
     /// The best adapter, trusted, with all it has.
     fn default() -> Self {
         let disable = CapsMask::default();
-        Self { backend: None, name: None, trusted: true, disable, cooperative_matrices: false }
+        Self { backend: None, name: None, trusted: true, disable, cooperative_matrices: false, identity: None }
     }
 }
 
@@ -99,6 +112,13 @@ impl Device {
     /// [`Error::NoAdapter`] if nothing fits, [`Error::DeviceRequest`] if the driver refuses.
     pub async fn request(options: &DeviceOptions) -> Result<Self> {
         let (adapter, mut report) = adapter::choose(options).await?;
+        if let Some(identity) = &options.identity {
+            identity.name.clone_into(&mut report.name);
+            report.vendor = identity.vendor;
+            if identity.software {
+                report.device_type = "cpu".into();
+            }
+        }
         let (mut features, limits) = adapter::request(&adapter, options.disable);
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if options.cooperative_matrices && adapter::has_cooperative_matrices(&adapter) {

@@ -46,7 +46,7 @@ mod upload;
 
 pub use adapter::{AdapterReport, Backend, adapters};
 pub use arena::Arena;
-pub use device::{CapsMask, Device, DeviceOptions};
+pub use device::{CapsMask, Device, DeviceOptions, Identity};
 pub use error::{Error, Result};
 pub use kernel::{ABI, Bound, Kernel, KernelInfo, TypedPipeline};
 pub use memory::Slice;

@@ -9,6 +9,7 @@ mod generic;
 mod snapshots;
 mod tint;
 mod tutorial;
+mod web;
 
 #[derive(Parser)]
 #[command(about, arg_required_else_help = true)]
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Follows `docs/tune-your-own.md` in a temporary folder: writes its files, runs its commands.
     Tutorial,
+    /// Builds the npm package and the page into `target/web`.
+    Web,
 }
 
 fn main() -> Result<()> {
@@ -59,5 +62,10 @@ fn main() -> Result<()> {
         }
         Command::Tint { out, candidates, .. } => tint::check(root, &root.join(out), candidates),
         Command::Tutorial => tutorial::run(root),
+        Command::Web => {
+            let folder = web::build(root)?;
+            println!("{}", folder.display());
+            Ok(())
+        }
     }
 }

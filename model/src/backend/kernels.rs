@@ -49,6 +49,26 @@ impl Kernels {
         (kernels, refused)
     }
 
+    /// The embedded database that fits an adapter best, and why it: measured on it, on a card of the
+    /// same vendor and class, or the defaults of its class.
+    pub fn embedded(adapter: &AdapterReport) -> (Self, String) {
+        let caps = &adapter.caps;
+        let Some(set) = embedded::select_for(caps, &adapter.name, adapter.vendor) else {
+            return (Self::generic(caps), "no embedded database fits this device".into());
+        };
+        let parse = |info: &KernelInfo| {
+            let json = |text| serde_json::from_str(text).ok();
+            Workload::parse(info.kernel, json(info.shape)?).ok()?.with_config(json(info.config)?).ok()
+        };
+        let why = match set.adapter {
+            Some(name) if name == adapter.name => format!("measured on this {name}"),
+            Some(name) => format!("measured on {name}, of the same vendor and class ({})", set.class),
+            None => format!("untuned defaults for class {}", set.class),
+        };
+        let variants = set.kernels.iter().filter_map(parse).collect();
+        (Self::tuned(caps, set.name, variants).0, why)
+    }
+
     /// The same, but for the workloads of `variants`; those this device cannot run change nothing.
     #[must_use]
     pub fn with(&self, variants: &[Variant]) -> Self {
@@ -124,7 +144,7 @@ impl Kernels {
         if let Some(v) = self.tuned.get(&(workload.kernel(), workload.shape_json())) {
             return Ok(v.clone());
         }
-        if let Some(v) = self.embedded(&workload) {
+        if let Some(v) = self.committed(&workload) {
             return Ok(v);
         }
         let variant = workload.generic(&self.caps);
@@ -139,7 +159,7 @@ impl Kernels {
     }
 
     /// The configuration a committed database has for `workload`, if this device can run it.
-    fn embedded(&self, workload: &Workload) -> Option<Variant> {
+    fn committed(&self, workload: &Workload) -> Option<Variant> {
         let info = self.find(workload)?;
         let config = serde_json::from_str(info.config).ok()?;
         workload.with_config(config).ok().filter(|v| v.why_not(&self.caps).is_none())

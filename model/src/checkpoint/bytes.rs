@@ -17,6 +17,12 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// Whatever keeps the bytes from being read; the text should say what to do about it.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()>;
+
+    /// Whether a range is there. Tensors that were not fetched, such as those of towers for other
+    /// senses, are as if the file did not have them.
+    fn has(&self, _range: Range<u64>) -> bool {
+        true
+    }
 }
 
 /// The bytes of a weights file: part of the program, in memory, mapped from disk, or elsewhere.
@@ -58,6 +64,14 @@ impl Bytes {
         match &self.0 {
             Inner::Elsewhere(file) => file.size(),
             _ => self.memory().len() as u64,
+        }
+    }
+
+    /// Whether a range is there, see [`ReadAt::has`].
+    pub(super) fn has(&self, range: Range<u64>) -> bool {
+        match &self.0 {
+            Inner::Elsewhere(file) => file.has(range),
+            _ => true,
         }
     }
 

@@ -260,6 +260,22 @@ impl Model {
         self.position = 0;
     }
 
+    /// Forgets what follows the first `position` tokens. False, and nothing is forgotten, where they
+    /// are not there, or where later tokens have taken the places of those that sliding layers would
+    /// look back to: the rings hold a chunk more than a window.
+    #[must_use]
+    pub fn rewind(&mut self, position: u32) -> bool {
+        let Some(back) = self.position.checked_sub(position) else { return false };
+        let window = to_u32(self.config.window);
+        // What was run past a stop has taken places too.
+        let kept = |ring: u32| self.position + AHEAD <= ring || back + AHEAD <= ring.saturating_sub(window);
+        let possible = self.caches.iter().flatten().all(|cache| cache.ring == 0 || kept(cache.ring));
+        if possible {
+            self.position = position;
+        }
+        possible
+    }
+
     /// Dispatches recorded since the last call (0 in the reference).
     pub fn take_dispatches(&mut self) -> u32 {
         match &mut self.backend {

@@ -1,0 +1,344 @@
+// From a URL to files that stay: small files whole, weights in pieces of 16 MiB by HTTP ranges, only
+// those that hold tensors of the text model. A piece is named by its number and the SHA-256 of what
+// came, so a download that breaks off goes on where it was, and damage shows.
+
+import { aborted, megabytes, named } from "./errors.js";
+import { BlobFile, UrlFile } from "./files.js";
+import { room } from "./store.js";
+
+const PIECE = 16 << 20;
+/** Requests at a time. More do not help: servers limit a visitor, not a request. */
+const AT_ONCE = 4;
+const TRIES = 6;
+/** Largest header of a weights file that is believed. */
+const MAX_HEADER = 100e6;
+
+/** Towers that a text model does without. */
+const OTHER_SENSES = /^(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|multi_modal_projector)\./;
+
+/** The address of a model: a URL of its folder, or `owner/name` on Hugging Face. */
+export function address(model, revision = "main") {
+  if (/^[\w.-]+\/[\w.-]+$/.test(model)) return `https://huggingface.co/${model}/resolve/${revision}/`;
+  const url = new URL(model, location.href);
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  return url.href;
+}
+
+async function sha256(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(aborted())), { once: true });
+  });
+}
+
+/** A request that is made again where that may help. `take` reads the answer; undefined for 404. */
+async function request(url, { headers, signal, optional = false }, take) {
+  for (let attempt = 1; ; attempt++) {
+    if (signal?.aborted) throw aborted();
+    let failure;
+    try {
+      const response = await fetch(url, { headers, signal });
+      if (response.ok) return await take(response);
+      if (response.status === 404 && optional) return undefined;
+      failure = named("NetworkError", `${url}: the server answered ${response.status} ${response.statusText}`);
+      if (response.status === 401 || response.status === 403) {
+        failure.message += "; the model asks for a login or is not public";
+      }
+      // Asking again changes nothing about a refusal.
+      if (response.status < 500 && response.status !== 408 && response.status !== 429) throw failure;
+    } catch (error) {
+      if (error.name === "AbortError" || error === failure || error.final) throw error;
+      failure = named("NetworkError", `${url}: ${error.message}`);
+    }
+    if (attempt === TRIES) {
+      failure.message += `; tried ${TRIES} times. What has arrived is kept: load again to go on`;
+      throw failure;
+    }
+    await pause(Math.min(250 * 2 ** attempt, 8000), signal);
+  }
+}
+
+function final(name, message) {
+  return Object.assign(named(name, message), { final: true });
+}
+
+/** The bytes `start` to `end` (exclusive) of a file, and the file's size. */
+async function range(url, start, end, { signal, onBytes }) {
+  const headers = { Range: `bytes=${start}-${end - 1}` };
+  return request(url, { headers, signal, optional: true }, async (response) => {
+    const size = Number(/\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1]);
+    if (response.status !== 206 || !Number.isSafeInteger(size)) {
+      throw final("NetworkError", `${url}: the server gives no ranges (it answered ${response.status}); use one that does, or download the files and drop them on the page`);
+    }
+    const wanted = Math.min(end, size) - start;
+    const bytes = new Uint8Array(wanted);
+    let at = 0;
+    try {
+      for (const reader = response.body.getReader(); ; ) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        if (at + value.length > wanted) throw new Error(`more than the ${wanted} bytes asked for`);
+        bytes.set(value, at);
+        at += value.length;
+        onBytes?.(value.length);
+      }
+      if (at !== wanted) throw new Error(`broke off after ${at} of ${wanted} bytes`);
+    } catch (error) {
+      // They will come again.
+      onBytes?.(-at);
+      throw error;
+    }
+    return { bytes, size, tag: response.headers.get("ETag") };
+  });
+}
+
+/** Which pieces of a weights file hold tensors that are needed, by its header. */
+function needed(header, dataStart, size, skip) {
+  const pieces = new Set();
+  const mark = (start, end) => {
+    for (let piece = Math.floor(start / PIECE); piece * PIECE < end; piece++) pieces.add(piece);
+  };
+  mark(0, dataStart);
+  for (const [name, info] of Object.entries(header)) {
+    const ends = info?.data_offsets;
+    if (name === "__metadata__" || !Array.isArray(ends) || skip(name)) continue;
+    mark(dataStart + ends[0], Math.min(dataStart + ends[1], size));
+  }
+  return [...pieces].sort((a, b) => a - b);
+}
+
+/** Tells how far a download is, at most ten times a second. */
+class Meter {
+  constructor(report) {
+    Object.assign(this, { report, loaded: 0, total: 0, fresh: 0, begun: performance.now(), told: 0 });
+  }
+
+  add(bytes, { fetched = true } = {}) {
+    this.loaded += bytes;
+    if (fetched) this.fresh += bytes;
+    if (performance.now() - this.told > 100) this.tell();
+  }
+
+  tell() {
+    this.told = performance.now();
+    const rate = this.fresh / Math.max((this.told - this.begun) / 1000, 1e-3);
+    const secondsLeft = this.fresh > 0 ? Math.max(this.total - this.loaded, 0) / rate : null;
+    this.report({ phase: "download", loaded: this.loaded, total: this.total, bytesPerSecond: rate, secondsLeft });
+  }
+}
+
+/** One weights file: what is known of it, and the pieces that are kept. */
+class Weights {
+  constructor(context, name) {
+    Object.assign(this, { ...context, name, url: new URL(name, context.base).href });
+    this.about = null;
+  }
+
+  piece(number, hash) {
+    return `${this.name}.${String(number).padStart(5, "0")}.${hash}`;
+  }
+
+  /** Pieces that are kept, by number: only those with a whole name and the right size. */
+  kept() {
+    const pattern = new RegExp(`^${this.name.replaceAll(".", "\\.")}\\.(\\d{5})\\.([0-9a-f]{64})$`);
+    const pieces = new Map();
+    for (const [name, blob] of this.files) {
+      const match = pattern.exec(name);
+      if (!match || !this.about) continue;
+      const number = Number(match[1]);
+      if (blob.size === Math.min(PIECE, this.about.size - number * PIECE)) pieces.set(number, { blob, hash: match[2] });
+    }
+    return pieces;
+  }
+
+  async keep(name, bytes) {
+    if (!this.store) return;
+    try {
+      await this.store.write(this.model, name, bytes);
+    } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      throw named("QuotaError", `the browser gives this page no more room (${megabytes(bytes.length)} more were needed); free disk space, or remove other models`);
+    }
+  }
+
+  /** Size, header and needed pieces: from an earlier visit, or from the server. False: no such file. */
+  async look() {
+    const aboutName = `${this.name}.about.json`;
+    const known = this.files.get(aboutName);
+    if (known) {
+      try {
+        this.about = JSON.parse(await known.text());
+        return true;
+      } catch {
+        // Written by another version, or damaged: as if it were not there.
+      }
+    }
+    const first = await range(this.url, 0, PIECE, this);
+    if (!first) return false;
+    const { size, tag } = first;
+    if (first.bytes.length < 8) throw named("ModelError", `${this.url}: ${size} bytes are no weights file`);
+    const length = Number(new DataView(first.bytes.buffer).getBigUint64(0, true));
+    const dataStart = length + 8;
+    if (length > MAX_HEADER || dataStart > size) {
+      throw named("ModelError", `${this.url}: not a safetensors file, or a damaged one`);
+    }
+    const bytes = dataStart <= first.bytes.length ? first.bytes : (await range(this.url, 0, dataStart, this)).bytes;
+    let header;
+    try {
+      header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, dataStart)));
+    } catch (error) {
+      throw named("ModelError", `${this.url}: its header is not as it must be: ${error.message}`);
+    }
+    this.about = { size, tag, pieces: needed(header, dataStart, size, this.skip) };
+    if (this.store) await this.keep(aboutName, new TextEncoder().encode(JSON.stringify(this.about)));
+    const name = this.piece(0, await sha256(first.bytes));
+    await this.keep(name, first.bytes);
+    this.files.set(name, new Blob([first.bytes]));
+    return true;
+  }
+
+  /** Bytes of the needed pieces, all and those that are not kept. */
+  bytes() {
+    const [kept, size] = [this.kept(), (n) => Math.min(PIECE, this.about.size - n * PIECE)];
+    const sum = (numbers) => numbers.reduce((total, n) => total + size(n), 0);
+    return { total: sum(this.about.pieces), missing: sum(this.about.pieces.filter((n) => !kept.has(n))) };
+  }
+
+  /** Fetches and keeps what is missing; checks what was kept. */
+  async fetch(meter) {
+    const kept = this.kept();
+    const missing = [];
+    for (const number of this.about.pieces) {
+      const piece = kept.get(number);
+      // Reading what is kept costs little, and tells damage from a mistake of ours.
+      if (piece && (await sha256(await piece.blob.arrayBuffer())) === piece.hash) {
+        meter.add(piece.blob.size, { fetched: false });
+      } else {
+        if (piece) await this.store?.remove(this.model, this.piece(number, piece.hash)).catch(() => {});
+        missing.push(number);
+      }
+      if (this.signal?.aborted) throw aborted();
+    }
+    const stop = new AbortController();
+    this.signal?.addEventListener("abort", () => stop.abort(), { once: true });
+    const one = async () => {
+      for (let number; (number = missing.shift()) !== undefined; ) {
+        const start = number * PIECE;
+        const end = Math.min(start + PIECE, this.about.size);
+        const got = await range(this.url, start, end, { signal: stop.signal, onBytes: (n) => meter.add(n) });
+        if (!got) throw named("NetworkError", `${this.url}: the file is gone`);
+        if (got.size !== this.about.size || (got.tag && this.about.tag && got.tag !== this.about.tag)) {
+          await this.store?.remove(this.model).catch(() => {});
+          throw named("NetworkError", `${this.url}: the file changed while it was fetched; load again to begin anew`);
+        }
+        const name = this.piece(number, await sha256(got.bytes));
+        await this.keep(name, got.bytes);
+      }
+    };
+    const workers = Array.from({ length: AT_ONCE }, () => one().catch((error) => (stop.abort(), Promise.reject(error))));
+    const outcomes = await Promise.allSettled(workers);
+    const failed = outcomes.filter((o) => o.status === "rejected").map((o) => o.reason);
+    // The first cause, and not those that were stopped for it.
+    if (failed.length) throw this.signal?.aborted ? aborted() : (failed.find((e) => e.name !== "AbortError") ?? failed[0]);
+  }
+
+  /** The file as the engine reads it. */
+  async open() {
+    if (!this.store) return new UrlFile(this.name, this.about.size, this.url);
+    this.files = await this.store.list(this.model);
+    const pieces = [...this.kept()].sort(([a], [b]) => a - b);
+    const whole = new Set(this.about.pieces);
+    return new BlobFile(
+      this.name,
+      this.about.size,
+      pieces.filter(([n]) => whole.has(n)).map(([n, { blob }]) => ({ start: n * PIECE, blob })),
+    );
+  }
+}
+
+/** A small file, from an earlier visit or the server; null where there is none. */
+async function small(context, name, meter, optional) {
+  const known = context.files.get(name);
+  if (known) return new Uint8Array(await known.arrayBuffer());
+  const url = new URL(name, context.base).href;
+  const bytes = await request(url, { signal: context.signal, optional }, async (response) => new Uint8Array(await response.arrayBuffer()));
+  if (!bytes) return null;
+  meter.add(bytes.length);
+  await context.store?.write(context.model, name, bytes);
+  return bytes;
+}
+
+/** What a model's folder is called where it is kept. */
+export function folderName(base) {
+  return base.replace(/^https?:\/\//, "").replaceAll(/[^\w.-]+/g, "_").slice(-120);
+}
+
+/**
+ * Fetches a model, as far as it is not kept already.
+ * @returns config, generation, tokenizer (bytes) and files for the engine
+ */
+export async function download(base, { store, signal, onProgress }) {
+  const model = folderName(base);
+  const files = store ? await store.list(model) : new Map();
+  const context = { base, model, store, signal, files, skip: () => false };
+  const meter = new Meter(onProgress);
+  const config = await small(context, "config.json", meter, false);
+  const generation = await small(context, "generation_config.json", meter, true);
+  const tokenizer = await small(context, "tokenizer.json", meter, false);
+  let quantized = false;
+  try {
+    quantized = Boolean(JSON.parse(new TextDecoder().decode(config)).quantization_config);
+  } catch {
+    // The engine says what is wrong with it.
+  }
+  // The quantised layout holds the embedding twice, the second time as the head.
+  context.skip = (name) => OTHER_SENSES.test(name) || (quantized && name.startsWith("lm_head."));
+  const weights = await weightsFiles(context, meter);
+  const sizes = weights.map((w) => w.bytes());
+  meter.total = meter.loaded + sizes.reduce((sum, s) => sum + s.total, 0);
+  const missing = sizes.reduce((sum, s) => sum + s.missing, 0);
+  const free = store ? await room() : null;
+  if (free !== null && missing > free) {
+    throw named("QuotaError", `this model needs ${megabytes(missing)} more, and the browser gives this page ${megabytes(free)}; free disk space, or remove other models`);
+  }
+  if (store) for (const one of weights) await one.fetch(meter);
+  meter.tell();
+  return { config, generation, tokenizer, files: await Promise.all(weights.map((w) => w.open())) };
+}
+
+async function weightsFiles(context, meter) {
+  const single = new Weights(context, "model.safetensors");
+  if (await single.look()) return [single];
+  const index = await small(context, "model.safetensors.index.json", meter, true);
+  if (!index) throw named("NetworkError", `${context.base}: there is neither model.safetensors nor model.safetensors.index.json; is this a model's folder?`);
+  const map = JSON.parse(new TextDecoder().decode(index)).weight_map ?? {};
+  const names = [...new Set(Object.entries(map).filter(([tensor]) => !context.skip(tensor)).map(([, file]) => file))].sort();
+  if (!names.length || names.some((name) => typeof name !== "string" || !/^[\w-][\w.-]*\.safetensors$/.test(name))) {
+    throw named("ModelError", `${context.base}model.safetensors.index.json: it names no weights files beside it`);
+  }
+  const weights = names.map((name) => new Weights(context, name));
+  for (const one of weights) if (!(await one.look())) throw named("NetworkError", `${one.url}: no such file, and the index names it`);
+  return weights;
+}
+
+/** A model from files that were dropped on the page or chosen. */
+export async function dropped(list) {
+  const find = (name) => list.find((file) => file.name === name);
+  const bytes = async (file) => new Uint8Array(await file.arrayBuffer());
+  const weights = list.filter((file) => file.name.endsWith(".safetensors"));
+  for (const [what, there] of [["config.json", find("config.json")], ["tokenizer.json", find("tokenizer.json")], ["a .safetensors file", weights[0]]]) {
+    if (!there) throw named("ModelError", `${what} is not among the files; drop a model's whole folder`);
+  }
+  const generation = find("generation_config.json");
+  return {
+    config: await bytes(find("config.json")),
+    generation: generation ? await bytes(generation) : null,
+    tokenizer: await bytes(find("tokenizer.json")),
+    files: weights.map((file) => BlobFile.of(file)),
+  };
+}
