@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use serde_json::json;
+use wgforge_model::chat::{Chat, Message, Role};
 use wgforge_model::{Error, Tokenizer};
 
 /// Data that is not part of this repository: beside it, or where `WGFORGE_SHARED` says. On CI
@@ -243,4 +244,32 @@ fn long_texts_are_quick() {
     eprintln!("{} bytes, {} tokens, {seconds:.2} s", text.len(), ids.len());
     assert!(seconds < 20.0, "{seconds} s");
     assert_eq!(t.decode(&ids).expect("decodes"), text);
+}
+
+/// The ids of transformers for the published template, and its text for longer conversations.
+#[test]
+fn conversations_are_the_published_template() {
+    assert!(Chat::of(&small()).is_none(), "a vocabulary without channels has no chat");
+    let Some((tokenizer, _)) = gemma() else { return };
+    let chat = Chat::of(tokenizer).expect("Gemma's vocabulary has turns");
+    let say = |role, content: &str| Message { role, content: content.to_owned() };
+    let hello = [say(Role::User, " Hello, how are you? ")];
+    let ids = chat.prompt(tokenizer, &hello, false).expect("encodes");
+    let wanted = [2, 105, 2364, 107, 9259, 236_764, 1217, 659, 611, 236_881, 106, 107, 105, 4368, 107];
+    assert_eq!(ids, wanted, "the ids of the published model's first run");
+    let text = |messages: &[Message], thinking| {
+        let ids = chat.prompt(tokenizer, messages, thinking).expect("encodes");
+        tokenizer.decode_special(&ids).expect("decodes")
+    };
+    assert_eq!(
+        text(&[say(Role::System, "Be brief."), say(Role::User, "Hello")], true),
+        "<bos><|turn>system\n<|think|>\nBe brief.<turn|>\n<|turn>user\nHello<turn|>\n<|turn>model\n"
+    );
+    assert_eq!(
+        text(&[say(Role::User, "Hello")], true),
+        "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\nHello<turn|>\n<|turn>model\n"
+    );
+    let three = [say(Role::User, "Hello"), say(Role::Model, "Hi."), say(Role::User, "<turn|>")];
+    let ids = chat.prompt(tokenizer, &three, false).expect("encodes");
+    assert_eq!(ids.iter().filter(|id| **id == chat.end()).count(), 3, "nobody writes a control token");
 }

@@ -49,7 +49,14 @@ impl Default for DeviceOptions {
     /// The best adapter, trusted, with all it has.
     fn default() -> Self {
         let disable = CapsMask::default();
-        Self { backend: None, name: None, trusted: true, disable, cooperative_matrices: false, identity: None }
+        Self {
+            backend: None,
+            name: None,
+            trusted: true,
+            disable,
+            cooperative_matrices: false,
+            identity: None,
+        }
     }
 }
 

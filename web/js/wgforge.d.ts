@@ -12,6 +12,10 @@ export type Progress =
       secondsLeft: number | null;
     }
   | {
+      /** The kernels are being compiled: some seconds at the first visit. */
+      phase: "compile";
+    }
+  | {
       /** Something a visitor should know, such as that nothing can be kept. */
       phase: "notice";
       message: string;

@@ -82,7 +82,10 @@ async function openEngine(id, source, options) {
   const { maxBindingBytes, chunk, noSubgroups, noF16, baselineLimits } = options;
   const text = JSON.stringify({ label: source.label, adapter: info, maxBindingBytes, chunk, noSubgroups, noF16, baselineLimits });
   postMessage({ id, event: { phase: "upload", loaded: 0, total, bytesPerSecond: 0, secondsLeft: null } });
-  return open(source.config, source.generation ?? undefined, source.tokenizer, source.files, text, progress);
+  const opened = await open(source.config, source.generation ?? undefined, source.tokenizer, source.files, text, progress);
+  postMessage({ id, event: { phase: "compile" } });
+  await opened.warm_up();
+  return opened;
 }
 
 async function load(id, options) {

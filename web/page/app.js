@@ -179,6 +179,11 @@ function time(seconds) {
 
 function progress(event) {
   if (event.phase === "notice") return status(event.message);
+  if (event.phase === "compile") {
+    $("progress").removeAttribute("value");
+    $("progress-text").textContent = "Compiling the kernels";
+    return;
+  }
   $("progress").value = event.total ? event.loaded / event.total : 0;
   const what = event.phase === "download" ? "Fetching" : "Filling the GPU";
   const rest = event.secondsLeft == null ? "" : `, ${time(event.secondsLeft)} left`;

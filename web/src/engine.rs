@@ -200,6 +200,16 @@ pub async fn open(
 
 #[wasm_bindgen]
 impl Engine {
+    /// Compiles the kernels by running each.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn warm_up(&mut self) -> Result<(), JsValue> {
+        let options = GenerateOptions { temperature: Some(1.0), ..GenerateOptions::default() };
+        let choices = [Choice::Greedy, self.choice(&options)];
+        self.model.warm_up(&choices).await.map_err(js)
+    }
+
     /// Answers a conversation: `messages` and `options` as JSON. `on_token` is called with the id,
     /// the text that is certain now (perhaps empty) and whether it is a thought, and stops the
     /// answer by returning true.
@@ -376,8 +386,7 @@ impl Engine {
         if let Some(error) = thrown {
             return Err(error);
         }
-        let Stats { prompt_tokens, first_token_s, tokens, decode_s, stopped_by } = outcome.as_ref().map_err(|_| ()).cloned().unwrap_or_default();
-        outcome.map_err(js)?;
+        let Stats { prompt_tokens, first_token_s, tokens, decode_s, stopped_by } = outcome.map_err(js)?;
         let per_second = if tokens > 1 && decode_s > 0.0 { f64::from(tokens - 1) / decode_s } else { 0.0 };
         self.last = Some(Answer {
             prompt_tokens: prompt_tokens + known,

@@ -49,7 +49,15 @@ pub(crate) fn build(root: &Path) -> Result<PathBuf> {
 fn compile(root: &Path) -> Result<PathBuf> {
     let folder = root.join("target/wasm");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["build", "--profile", "web", "--package", "wgforge-web", "--target", TARGET]);
+    cargo.current_dir(root).args([
+        "build",
+        "--profile",
+        "web",
+        "--package",
+        "wgforge-web",
+        "--target",
+        TARGET,
+    ]);
     cargo.arg("--target-dir").arg(&folder);
     // What a surrounding build was told is not meant for this one.
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
@@ -57,9 +65,12 @@ fn compile(root: &Path) -> Result<PathBuf> {
     if !library.is_dir() {
         let debian = Path::new("/usr/bin/rustc");
         if !debian.exists() || !Path::new("/usr/lib/rustlib/src/rust").exists() {
-            bail!("there is no compiler for {TARGET}: `rustup target add {TARGET}`, or on Debian `apt-get install rustc-web rust-web-src`");
+            bail!(
+                "there is no compiler for {TARGET}: `rustup target add {TARGET}`, or on Debian `apt-get install rustc-web rust-web-src`"
+            );
         }
-        let linker = printed("target-libdir", None)?.parent().map(|p| p.join("bin/rust-lld")).unwrap_or_default();
+        let linker =
+            printed("target-libdir", None)?.parent().map(|p| p.join("bin/rust-lld")).unwrap_or_default();
         cargo.env("RUSTC", debian).env("RUSTC_BOOTSTRAP", "1").args(["-Z", "build-std=std,panic_abort"]);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
     }

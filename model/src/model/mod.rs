@@ -8,14 +8,14 @@ mod tuning;
 
 pub use dispatches::Dispatch;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use programs::{Lane, Programs};
 use wgforge_codegen::types::{Act, stride};
 use wgforge_runtime::Device;
 
 use crate::{
-    Error, Result,
+    Error, Request, Result,
     backend::{Backend, Cpu, Fetch, Gpu, Kernels, View},
     checkpoint::Checkpoint,
     config::{GenerationConfig, LayerKind, TextConfig},
@@ -258,6 +258,23 @@ impl Model {
     /// Forgets the sequence.
     pub fn reset(&mut self) {
         self.position = 0;
+    }
+
+    /// Compiles and runs everything a conversation needs, so that the first answer does not wait for
+    /// it: some drivers compile a kernel only when it runs. `choices` are those to be ready for. The
+    /// sequence is forgotten.
+    ///
+    /// # Errors
+    /// A kernel that does not compile, a failing device.
+    pub async fn warm_up(&mut self, choices: &[Choice]) -> Result<()> {
+        for choice in choices {
+            self.reset();
+            let prompt = vec![0; 2];
+            let request = Request { prompt, max_new: 2, choice: *choice, stop: Vec::new() };
+            self.generate(&request, &mut |_| ControlFlow::Continue(())).await?;
+        }
+        self.reset();
+        Ok(())
     }
 
     /// Forgets what follows the first `position` tokens. False, and nothing is forgotten, where they
