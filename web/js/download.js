@@ -6,6 +6,7 @@ import { aborted, megabytes, named } from "./errors.js";
 import { BlobFile, UrlFile } from "./files.js";
 import { room } from "./store.js";
 
+/** Bytes of a piece. */
 const PIECE = 16 << 20;
 /** Requests at a time. More do not help: servers limit a visitor, not a request. */
 const AT_ONCE = 4;
@@ -98,10 +99,10 @@ async function range(url, start, end, { signal, onBytes }) {
 }
 
 /** Which pieces of a weights file hold tensors that are needed, by its header. */
-function needed(header, dataStart, size, skip) {
+function needed(header, dataStart, size, pieceBytes, skip) {
   const pieces = new Set();
   const mark = (start, end) => {
-    for (let piece = Math.floor(start / PIECE); piece * PIECE < end; piece++) pieces.add(piece);
+    for (let piece = Math.floor(start / pieceBytes); piece * pieceBytes < end; piece++) pieces.add(piece);
   };
   mark(0, dataStart);
   for (const [name, info] of Object.entries(header)) {
@@ -143,6 +144,11 @@ class Weights {
     return `${this.name}.${String(number).padStart(5, "0")}.${hash}`;
   }
 
+  /** Bytes of one piece: the last is shorter. */
+  length(number) {
+    return Math.min(this.about.pieceBytes, this.about.size - number * this.about.pieceBytes);
+  }
+
   /** Pieces that are kept, by number: only those with a whole name and the right size. */
   kept() {
     const pattern = new RegExp(`^${this.name.replaceAll(".", "\\.")}\\.(\\d{5})\\.([0-9a-f]{64})$`);
@@ -151,7 +157,7 @@ class Weights {
       const match = pattern.exec(name);
       if (!match || !this.about) continue;
       const number = Number(match[1]);
-      if (blob.size === Math.min(PIECE, this.about.size - number * PIECE)) pieces.set(number, { blob, hash: match[2] });
+      if (blob.size === this.length(number)) pieces.set(number, { blob, hash: match[2] });
     }
     return pieces;
   }
@@ -178,7 +184,7 @@ class Weights {
         // Written by another version, or damaged: as if it were not there.
       }
     }
-    const first = await range(this.url, 0, PIECE, this);
+    const first = await range(this.url, 0, this.pieceBytes, this);
     if (!first) return false;
     const { size, tag } = first;
     if (first.bytes.length < 8) throw named("ModelError", `${this.url}: ${size} bytes are no weights file`);
@@ -194,7 +200,7 @@ class Weights {
     } catch (error) {
       throw named("ModelError", `${this.url}: its header is not as it must be: ${error.message}`);
     }
-    this.about = { size, tag, pieces: needed(header, dataStart, size, this.skip) };
+    this.about = { size, tag, pieceBytes: this.pieceBytes, pieces: needed(header, dataStart, size, this.pieceBytes, this.skip) };
     if (this.store) await this.keep(aboutName, new TextEncoder().encode(JSON.stringify(this.about)));
     const name = this.piece(0, await sha256(first.bytes));
     await this.keep(name, first.bytes);
@@ -204,8 +210,8 @@ class Weights {
 
   /** Bytes of the needed pieces, all and those that are not kept. */
   bytes() {
-    const [kept, size] = [this.kept(), (n) => Math.min(PIECE, this.about.size - n * PIECE)];
-    const sum = (numbers) => numbers.reduce((total, n) => total + size(n), 0);
+    const kept = this.kept();
+    const sum = (numbers) => numbers.reduce((total, n) => total + this.length(n), 0);
     return { total: sum(this.about.pieces), missing: sum(this.about.pieces.filter((n) => !kept.has(n))) };
   }
 
@@ -228,8 +234,8 @@ class Weights {
     this.signal?.addEventListener("abort", () => stop.abort(), { once: true });
     const one = async () => {
       for (let number; (number = missing.shift()) !== undefined; ) {
-        const start = number * PIECE;
-        const end = Math.min(start + PIECE, this.about.size);
+        const start = number * this.about.pieceBytes;
+        const end = start + this.length(number);
         const got = await range(this.url, start, end, { signal: stop.signal, onBytes: (n) => meter.add(n) });
         if (!got) throw named("NetworkError", `${this.url}: the file is gone`);
         if (got.size !== this.about.size || (got.tag && this.about.tag && got.tag !== this.about.tag)) {
@@ -256,7 +262,7 @@ class Weights {
     return new BlobFile(
       this.name,
       this.about.size,
-      pieces.filter(([n]) => whole.has(n)).map(([n, { blob }]) => ({ start: n * PIECE, blob })),
+      pieces.filter(([n]) => whole.has(n)).map(([n, { blob }]) => ({ start: n * this.about.pieceBytes, blob })),
     );
   }
 }
@@ -282,10 +288,10 @@ export function folderName(base) {
  * Fetches a model, as far as it is not kept already.
  * @returns config, generation, tokenizer (bytes) and files for the engine
  */
-export async function download(base, { store, signal, onProgress }) {
+export async function download(base, { store, signal, onProgress, pieceBytes = PIECE }) {
   const model = folderName(base);
   const files = store ? await store.list(model) : new Map();
-  const context = { base, model, store, signal, files, skip: () => false };
+  const context = { base, model, store, signal, files, pieceBytes, skip: () => false };
   const meter = new Meter(onProgress);
   const config = await small(context, "config.json", meter, false);
   const generation = await small(context, "generation_config.json", meter, true);

@@ -35,6 +35,8 @@ export interface LoadOptions {
   revision?: string;
   /** Keep what was fetched in the browser (private files, or the Cache API). @default true */
   keep?: boolean;
+  /** Bytes fetched, kept and checked at a time. @default 16 MiB */
+  pieceBytes?: number;
   /** Told up to ten times a second. */
   onProgress?: (progress: Progress) => void;
   /** Ends the loading; what has arrived is kept, and the next `load` goes on from there. */
@@ -43,6 +45,10 @@ export interface LoadOptions {
   maxBindingBytes?: number;
   /** Tokens of a prefill chunk. @default 512 */
   chunk?: number;
+  /** Vectors between kernels. @default "f16" where the GPU has 16-bit floats */
+  activations?: "f16" | "f32";
+  /** The KV cache. @default "f16" */
+  kv?: "f16" | "f32";
   /** Leave subgroup operations unused. */
   noSubgroups?: boolean;
   /** Leave 16-bit floats unused. */

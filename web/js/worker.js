@@ -7,6 +7,8 @@ import { aborted, named, packed } from "./errors.js";
 import { openStore } from "./store.js";
 
 let engine = null;
+/** Its device, which can be had while the engine answers. */
+let device = null;
 /** How the engine was opened, to open it again after a loss. */
 let opened = null;
 let module = null;
@@ -55,7 +57,7 @@ async function demo(signal) {
   return { label: "demo", ...(await dropped(await Promise.all(fetched))) };
 }
 
-async function fetchModel(id, { model, files, keep = true, revision }) {
+async function fetchModel(id, { model, files, keep = true, revision, pieceBytes }) {
   const tell = (event) => postMessage({ id, event });
   if (files) return { label: "local files", ...(await dropped(files)) };
   if (model === "demo") return demo(signal(id));
@@ -63,7 +65,7 @@ async function fetchModel(id, { model, files, keep = true, revision }) {
   const store = keep ? await openStore() : null;
   if (keep && !store) tell({ phase: "notice", message: "this browser keeps no files for this page: the model will be fetched again at the next visit" });
   const label = /^https?:/.test(model) ? base.split("/").filter(Boolean).at(-1) : model;
-  return { label, ...(await download(base, { store, signal: signal(id), onProgress: tell })) };
+  return { label, ...(await download(base, { store, signal: signal(id), onProgress: tell, pieceBytes })) };
 }
 
 async function openEngine(id, source, options) {
@@ -79,10 +81,11 @@ async function openEngine(id, source, options) {
     const bytesPerSecond = loaded / Math.max((told - begun) / 1000, 1e-3);
     postMessage({ id, event: { phase: "upload", loaded, total, bytesPerSecond, secondsLeft: Math.max(total - loaded, 0) / bytesPerSecond } });
   };
-  const { maxBindingBytes, chunk, noSubgroups, noF16, baselineLimits } = options;
-  const text = JSON.stringify({ label: source.label, adapter: info, maxBindingBytes, chunk, noSubgroups, noF16, baselineLimits });
+  const { maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits } = options;
+  const text = JSON.stringify({ label: source.label, adapter: info, maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits });
   postMessage({ id, event: { phase: "upload", loaded: 0, total, bytesPerSecond: 0, secondsLeft: null } });
   const opened = await open(source.config, source.generation ?? undefined, source.tokenizer, source.files, text, progress);
+  device = opened.device();
   postMessage({ id, event: { phase: "compile" } });
   await opened.warm_up();
   return opened;
@@ -141,7 +144,6 @@ const methods = {
   encode: (id, text) => Array.from(ready().encode(text)),
   stats: () => report(),
   reset: () => ready().reset(),
-  lose: () => ready().lose(),
   async models() {
     const store = await openStore();
     return store ? store.models() : [];
@@ -174,7 +176,7 @@ self.onmessage = ({ data }) => {
     signals.get(data.abort)?.abort();
   } else if (data.method === "lose") {
     // In the midst of an answer: that is what it is for.
-    engine?.lose();
+    device?.destroy();
     postMessage({ id: data.id, result: null });
   } else {
     queue = queue.then(() => run(data));

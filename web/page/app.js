@@ -222,10 +222,10 @@ async function load(files) {
   }
 }
 
-/** `?no-f16&no-subgroups&baseline` leave capabilities unused, to see how the page does without. */
+/** `?no-f16&no-subgroups&baseline&f32` leave capabilities unused, to see how the page does without. */
 function flags() {
   const query = new URLSearchParams(location.search);
-  return { noF16: query.has("no-f16"), noSubgroups: query.has("no-subgroups"), baselineLimits: query.has("baseline") };
+  return { noF16: query.has("no-f16"), noSubgroups: query.has("no-subgroups"), baselineLimits: query.has("baseline"), ...(query.has("f32") && { activations: "f32", kv: "f32" }) };
 }
 
 function meter() {

@@ -31,10 +31,20 @@ struct OpenOptions {
     chunk: Option<u32>,
     /// Largest binding to use, bytes.
     max_binding_bytes: Option<u64>,
+    /// `f16` or `f32` for vectors between kernels, and for the KV cache.
+    activations: Option<Float>,
+    kv: Option<Float>,
     /// Capabilities to leave unused.
     no_subgroups: bool,
     no_f16: bool,
     baseline_limits: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Float {
+    F16,
+    F32,
 }
 
 /// A message as JavaScript has it.
@@ -163,6 +173,8 @@ pub async fn open(
     let model_options = Options {
         binding_limit: options.max_binding_bytes,
         chunk: options.chunk.unwrap_or(Options::default().chunk),
+        f16_activations: options.activations.map(|f| f == Float::F16),
+        f16_kv: options.kv.map(|f| f == Float::F16),
         ..Options::default()
     };
     let mut thrown = None;
@@ -282,9 +294,22 @@ impl Engine {
         self.last = None;
     }
 
-    /// Destroys the device, as a driver that crashes does: to try what happens then.
-    pub fn lose(&self) {
-        self.device.wgpu().destroy();
+    /// The device, for what must be possible in the midst of an answer.
+    pub fn device(&self) -> DeviceHandle {
+        DeviceHandle(self.device.clone())
+    }
+}
+
+/// The device of an engine.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct DeviceHandle(Device);
+
+#[wasm_bindgen]
+impl DeviceHandle {
+    /// Destroys it, as a driver that crashes does: to try what happens then.
+    pub fn destroy(&self) {
+        self.0.wgpu().destroy();
     }
 }
 

@@ -11,4 +11,4 @@ mod engine;
 mod error;
 mod file;
 
-pub use engine::{Engine, open};
+pub use engine::{DeviceHandle, Engine, open};
