@@ -63,6 +63,12 @@ impl Download {
                 std::thread::yield_now();
             }
         };
+        if cfg!(target_arch = "wasm32") && !matches!(result, Ok(Ok(()))) {
+            // A browser refuses the mapping first and tells why afterwards.
+            let (sender, done) = signal();
+            device.queue().on_submitted_work_done(move || sender.send(()));
+            let _ = done.await;
+        }
         // A failed submission maps just as well, only without the data: look at errors first.
         device.take_fault()?;
         match result {

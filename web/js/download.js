@@ -197,6 +197,7 @@ class Weights {
     let header;
     try {
       header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, dataStart)));
+      if (header === null || typeof header !== "object" || Array.isArray(header)) throw new Error("it is no object");
     } catch (error) {
       throw named("ModelError", `${this.url}: its header is not as it must be: ${error.message}`);
     }

@@ -49,6 +49,8 @@ export interface LoadOptions {
   activations?: "f16" | "f32";
   /** The KV cache. @default "f16" */
   kv?: "f16" | "f32";
+  /** Compile all kernels while loading, and not when the first answer needs them. @default true */
+  warmUp?: boolean;
   /** Leave subgroup operations unused. */
   noSubgroups?: boolean;
   /** Leave 16-bit floats unused. */

@@ -86,8 +86,10 @@ async function openEngine(id, source, options) {
   postMessage({ id, event: { phase: "upload", loaded: 0, total, bytesPerSecond: 0, secondsLeft: null } });
   const opened = await open(source.config, source.generation ?? undefined, source.tokenizer, source.files, text, progress);
   device = opened.device();
-  postMessage({ id, event: { phase: "compile" } });
-  await opened.warm_up();
+  if (options.warmUp ?? true) {
+    postMessage({ id, event: { phase: "compile" } });
+    await opened.warm_up();
+  }
   return opened;
 }
 
