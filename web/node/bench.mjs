@@ -1,7 +1,7 @@
 // Speed of the web package in node on Dawn, as one JSON object:
 //
 //   node bench.mjs --package FOLDER --model FOLDER [--prompt 4] [--tokens 128] [--runs 3]
-//                  [--modules FOLDER] [--dawn FLAG]…
+//                  [--modules FOLDER] [--dawn FLAG]… [--ids 2,17,…] [--activations f32]
 //
 // `--modules` is a folder whose node_modules hold `webgpu`.
 
@@ -19,6 +19,8 @@ const { values } = parseArgs({
     runs: { type: "string", default: "3" },
     modules: { type: "string", default: "web/tests" },
     dawn: { type: "string", multiple: true, default: [] },
+    ids: { type: "string" },
+    activations: { type: "string" },
     profile: { type: "boolean", default: false },
   },
 });
@@ -50,9 +52,9 @@ function watch() {
 
 browserless(resolve(values.modules), values.dawn);
 const begun = performance.now();
-const { engine, memory, info } = await openEngine(resolve(values.package), resolve(values.model));
+const { engine, memory, info } = await openEngine(resolve(values.package), resolve(values.model), { activations: values.activations });
 const loadSeconds = (performance.now() - begun) / 1000;
-const prompt = Array.from({ length: Number(values.prompt) }, (_, i) => (i === 0 ? 2 : 100 + ((i * 7919) % 1500)));
+const prompt = values.ids?.split(",").map(Number) ?? Array.from({ length: Number(values.prompt) }, (_, i) => (i === 0 ? 2 : 100 + ((i * 7919) % 1500)));
 const tokens = Number(values.tokens);
 const runs = [];
 let spent = null;
@@ -68,7 +70,7 @@ for (let run = 0; run <= Number(values.runs); run++) {
   const { user, system } = process.cpuUsage(cpu);
   const { last } = JSON.parse(engine.report());
   // The first compiles the kernels.
-  if (run > 0) runs.push({ ...last, hostUsPerToken: (user + system) / tokens, ids: ids.slice(0, 8) });
+  if (run > 0) runs.push({ ...last, hostUsPerToken: (user + system) / tokens, ids: ids.slice(0, 64) });
 }
 runs.sort((a, b) => a.tokensPerSecond - b.tokensPerSecond);
 const median = runs[runs.length >> 1];

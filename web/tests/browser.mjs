@@ -42,7 +42,7 @@ export async function browse(profile) {
 /** A page whose mistakes are the test's: nothing may be thrown, refused or logged as an error. */
 export async function open(context, url, { complaints = [] } = {}) {
   const page = await context.newPage();
-  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} ${message.location().url}`));
   page.on("pageerror", (error) => complaints.push(error.stack));
   await page.goto(url);
   return page;

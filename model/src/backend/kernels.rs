@@ -56,14 +56,18 @@ impl Kernels {
         let Some(set) = embedded::select_for(caps, &adapter.name, adapter.vendor) else {
             return (Self::generic(caps), "no embedded database fits this device".into());
         };
+        let Some(name) = set.adapter else {
+            // Defaults are found shape by shape, and count as such.
+            return (Self::generic(caps), format!("untuned defaults for class {}", set.class));
+        };
         let parse = |info: &KernelInfo| {
             let json = |text| serde_json::from_str(text).ok();
             Workload::parse(info.kernel, json(info.shape)?).ok()?.with_config(json(info.config)?).ok()
         };
-        let why = match set.adapter {
-            Some(name) if name == adapter.name => format!("measured on this {name}"),
-            Some(name) => format!("measured on {name}, of the same vendor and class ({})", set.class),
-            None => format!("untuned defaults for class {}", set.class),
+        let why = if name == adapter.name {
+            format!("measured on this {name}")
+        } else {
+            format!("measured on {name}, of the same vendor and class ({})", set.class)
         };
         let variants = set.kernels.iter().filter_map(parse).collect();
         (Self::tuned(caps, set.name, variants).0, why)
