@@ -124,13 +124,13 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     };
     let graceful = Graceful::begin();
     let bar = report::Bar::new(args.json);
-    let tuned = autotune::tune(
+    let tuned = block_on(autotune::tune(
         &device,
         &request,
         &mut evidence,
         &mut |e: &Event<'_>| bar.event(e),
         console::interrupted(),
-    );
+    ));
     bar.finish();
     let tuned = tuned.with_context(|| {
         format!("tuning; what was settled is in {} and is resumed by the next run", evidence.path().display())

@@ -76,7 +76,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
     };
     let gpu_busy = block_on(session.model.busy(&prompt, choice))?;
     let read_bandwidth_gb_s = match &session.place {
-        Place::Gpu(device) => Some(wgforge::autotune::read_gb_s(device)?),
+        Place::Gpu(device) => Some(block_on(wgforge::autotune::read_gb_s(device))?),
         Place::Reference => None,
     };
     let spread = |f: &dyn Fn(&Stats) -> f64| Spread::of(runs.iter().map(f).collect());

@@ -42,6 +42,6 @@ fn agrees(device: &Device, workload: &Workload) -> Result<()> {
         bindings: &rendered.bindings,
         groups: variant.groups(case.tokens),
     };
-    let got = autotune::run(device, &shader, &case.buffers)?;
+    let got = pollster::block_on(autotune::run(device, &shader, &case.buffers))?;
     case.compare(&variant, &case.expected(&variant), &got).map_err(anyhow::Error::msg)
 }

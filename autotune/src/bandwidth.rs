@@ -1,6 +1,5 @@
 //! How fast this device reads memory: what a decoder that waits for nothing else would reach.
 
-use pollster::block_on;
 use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result, Slice};
 
 use crate::time::Clock;
@@ -24,22 +23,22 @@ const ROUNDS: usize = 5;
 ///
 /// # Errors
 /// A device that has no room for the buffers, or fails.
-pub fn read_gb_s(device: &Device) -> Result<f64> {
-    read_gb_s_by(device, &Clock::probe(device)?)
+pub async fn read_gb_s(device: &Device) -> Result<f64> {
+    read_gb_s_by(device, &Clock::probe(device).await?).await
 }
 
 /// The same by a clock that is known already.
-pub(crate) fn read_gb_s_by(device: &Device, clock: &Clock) -> Result<f64> {
+pub(crate) async fn read_gb_s_by(device: &Device, clock: &Clock) -> Result<f64> {
     let total = if device.report().device_type == "cpu" { TOTAL_ON_CPU } else { TOTAL };
-    let buffers = buffers(device, total)?;
+    let buffers = buffers(device, total).await?;
     // One word for each workgroup, so that nothing read is without use.
-    let out = block_on(device.buffer("bandwidth out", (LARGEST / QUAD / THREADS) * 4))?;
-    fill(device, &buffers)?;
+    let out = device.buffer("bandwidth out", (LARGEST / QUAD / THREADS) * 4).await?;
+    fill(device, &buffers).await?;
     let mut best = 0.0f64;
     for quads in QUADS_PER_THREAD {
         let wgsl = read_wgsl(quads);
         let bindings = [("data", Access::Read), ("out", Access::ReadWrite)];
-        let pipeline = pipeline(device, "bandwidth", &wgsl, &bindings)?;
+        let pipeline = pipeline(device, "bandwidth", &wgsl, &bindings).await?;
         let mut work = Vec::new();
         for buffer in &buffers {
             let group = pipeline.bind(device, &[buffer.clone(), out.clone()])?;
@@ -47,7 +46,7 @@ pub(crate) fn read_gb_s_by(device: &Device, clock: &Clock) -> Result<f64> {
         }
         // The first round pays for compilation.
         for round in 0..=ROUNDS {
-            let rate = measure(device, clock, &pipeline, &work)?;
+            let rate = measure(device, clock, &pipeline, &work).await?;
             if round > 0 {
                 best = best.max(rate);
             }
@@ -57,7 +56,7 @@ pub(crate) fn read_gb_s_by(device: &Device, clock: &Clock) -> Result<f64> {
 }
 
 /// As many bytes as there is room for, up to `total`, in buffers that can be bound.
-fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
+async fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
     let caps = device.caps();
     let most = caps.max_binding_bytes.min(caps.max_buffer_bytes).min(LARGEST).min(total) / GRAIN * GRAIN;
     // 65535 workgroups a dimension is what any device allows; the smallest variant needs most.
@@ -65,7 +64,7 @@ fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
     let size = most.min(groups / GRAIN * GRAIN).max(GRAIN);
     let mut all = Vec::new();
     while (all.len() as u64 + 1) * size <= total {
-        match block_on(device.buffer("bandwidth", size)) {
+        match device.buffer("bandwidth", size).await {
             Ok(buffer) => all.push(buffer),
             // What fits beside the model has to do.
             Err(_) if !all.is_empty() => break,
@@ -76,7 +75,7 @@ fn buffers(device: &Device, total: u64) -> Result<Vec<Slice>> {
 }
 
 /// Writes noise: memory that was never written, or holds only zeros, may cost nothing to read.
-fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
+async fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
     let quads = QUADS_PER_THREAD[0];
     let wgsl = format!(
         "@group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>;\n\
@@ -87,17 +86,17 @@ fn fill(device: &Device, buffers: &[Slice]) -> Result<()> {
          data[at] = (vec4(at) + vec4(0u, 1u, 2u, 3u)) * 2654435769u;\n}}\n}}\n",
         span = THREADS * quads
     );
-    let pipeline = pipeline(device, "bandwidth fill", &wgsl, &[("data", Access::ReadWrite)])?;
+    let pipeline = pipeline(device, "bandwidth fill", &wgsl, &[("data", Access::ReadWrite)]).await?;
     let mut recorder = Recorder::new(device, "bandwidth fill");
     for buffer in buffers {
         let group = pipeline.bind(device, std::slice::from_ref(buffer))?;
         recorder.pass("fill").dispatch(&pipeline, &group, groups(buffer.size / QUAD / THREADS / quads))?;
     }
-    block_on(recorder.submit().wait())
+    recorder.submit().wait().await
 }
 
 /// Bytes a second of one pass over all buffers, in GB.
-fn measure(
+async fn measure(
     device: &Device,
     clock: &Clock,
     pipeline: &Pipeline,
@@ -105,12 +104,14 @@ fn measure(
 ) -> Result<f64> {
     let count = u32::try_from(work.len()).unwrap_or(u32::MAX);
     let us = match clock {
-        Clock::Gpu { .. } => stamped_us(device, count, pipeline, work)?,
+        Clock::Gpu { .. } => stamped_us(device, count, pipeline, work).await?,
         Clock::Host => {
-            let each = clock.time(device, count, &mut |pass, i| {
-                let (group, workgroups, _) = &work[i as usize % work.len()];
-                pass.dispatch(pipeline, group, groups(*workgroups))
-            })?;
+            let each = clock
+                .time(device, count, &mut |pass, i| {
+                    let (group, workgroups, _) = &work[i as usize % work.len()];
+                    pass.dispatch(pipeline, group, groups(*workgroups))
+                })
+                .await?;
             each * f64::from(count)
         }
     };
@@ -120,7 +121,7 @@ fn measure(
 }
 
 /// The GPU's time for each buffer, without what lies between them.
-fn stamped_us(
+async fn stamped_us(
     device: &Device,
     count: u32,
     pipeline: &Pipeline,
@@ -130,7 +131,7 @@ fn stamped_us(
     for (group, workgroups, _) in work {
         recorder.pass("bandwidth").dispatch(pipeline, group, groups(*workgroups))?;
     }
-    let times = block_on(recorder.submit().timestamps().read())?;
+    let times = recorder.submit().timestamps().read().await?;
     Ok(times.unwrap_or_default().iter().sum())
 }
 
@@ -138,10 +139,10 @@ fn groups(n: u64) -> [u32; 3] {
     [u32::try_from(n).unwrap_or(u32::MAX), 1, 1]
 }
 
-fn pipeline(device: &Device, label: &str, wgsl: &str, bindings: &[(&str, Access)]) -> Result<Pipeline> {
+async fn pipeline(device: &Device, label: &str, wgsl: &str, bindings: &[(&str, Access)]) -> Result<Pipeline> {
     let bindings: Vec<Binding> =
         bindings.iter().map(|(name, access)| Binding { name: (*name).to_owned(), access: *access }).collect();
-    block_on(device.pipeline(&KernelSource { label, wgsl, bindings: &bindings }))
+    device.pipeline(&KernelSource { label, wgsl, bindings: &bindings }).await
 }
 
 /// A workgroup reads one stretch of memory, neighbouring threads neighbouring quads.

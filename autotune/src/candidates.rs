@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
 
+#[cfg(not(target_arch = "wasm32"))]
 use pollster::block_on;
 use serde_json::Value;
-use wgforge_codegen::{Caps, Rendered, Target, Variant, Workload};
+use web_time::Instant;
+use wgforge_codegen::{Caps, Rendered, Target, Variant, Workload, db::native_hash};
 use wgforge_runtime::{Device, KernelSource, Pipeline};
 
 use crate::{
@@ -20,6 +21,9 @@ use crate::{
     time::{Bound, Track},
     tuner::Event,
 };
+
+/// The dialect of this program's devices.
+const TARGET: Target = if cfg!(target_arch = "wasm32") { Target::Web } else { Target::Native };
 
 /// The variants of a workload that this device can run.
 #[derive(Debug)]
@@ -143,13 +147,13 @@ impl<'a> Bench<'a> {
     }
 
     /// Time of one dispatch where dispatches may overlap, µs.
-    pub(crate) fn independent(&mut self, candidate: usize) -> Option<f64> {
+    pub(crate) async fn independent(&mut self, candidate: usize) -> Option<f64> {
         let (bound, _) = self.ready.get(&candidate)?;
         let _quiet = self.keeper.pause();
-        self.track.independent(&self.choices.variants[candidate], bound).ok()
+        self.track.independent(&self.choices.variants[candidate], bound).await.ok()
     }
 
-    fn finish(
+    async fn finish(
         &mut self,
         candidate: usize,
         made: Result<(String, Pipeline), Rejection>,
@@ -160,39 +164,73 @@ impl<'a> Bench<'a> {
         if self.behind.get(&candidate).is_some_and(|us| us.is_nan()) {
             return Err(Rejection::Fails("what must follow it could not be timed".into()));
         }
-        prove(self.device, &pipeline, variant, &self.material.proofs, &mut self.uploads)?;
-        let bound = self.track.bind(variant, &pipeline).map_err(|e| Rejection::Compile(e.to_string()))?;
+        prove(self.device, &pipeline, variant, &self.material.proofs, &mut self.uploads).await?;
+        let bound =
+            self.track.bind(variant, &pipeline).await.map_err(|e| Rejection::Compile(e.to_string()))?;
         let n = self.track.batch_for(self.usual_us.unwrap_or(100.0));
         self.ready.insert(candidate, (bound, n));
         Ok(())
     }
 }
 
-fn compile(device: &Device, variant: &Variant, rendered: &Rendered) -> wgforge_runtime::Result<Pipeline> {
+async fn compile(
+    device: &Device,
+    variant: &Variant,
+    rendered: &Rendered,
+) -> wgforge_runtime::Result<Pipeline> {
     let source = KernelSource { label: variant.kernel(), wgsl: &rendered.wgsl, bindings: &rendered.bindings };
-    block_on(device.pipeline(&source))
+    device.pipeline(&source).await
 }
 
-fn make(device: &Device, variant: &Variant) -> Result<(String, Pipeline), Rejection> {
-    let rendered = variant.render(Target::Native).map_err(|e| Rejection::Render(e.to_string()))?;
-    let pipeline = compile(device, variant, &rendered).map_err(|e| Rejection::Compile(e.to_string()))?;
-    Ok((rendered.hash, pipeline))
+async fn make(device: &Device, variant: &Variant) -> Result<(String, Pipeline), Rejection> {
+    let rendered = variant.render(TARGET).map_err(|e| Rejection::Render(e.to_string()))?;
+    let pipeline =
+        compile(device, variant, &rendered).await.map_err(|e| Rejection::Compile(e.to_string()))?;
+    // Databases know a kernel by its native text, whatever the dialect it was tried in.
+    let hash = match TARGET {
+        Target::Native => rendered.hash,
+        Target::Web => native_hash(variant).map_err(|e| Rejection::Render(e.to_string()))?,
+    };
+    Ok((hash, pipeline))
+}
+
+/// Renders and compiles some candidates, each on a thread of its own.
+#[cfg(not(target_arch = "wasm32"))]
+async fn make_all(
+    device: &Device,
+    variants: &[Variant],
+    some: &[usize],
+) -> Vec<Result<(String, Pipeline), Rejection>> {
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            some.iter().map(|i| scope.spawn(move || block_on(make(device, &variants[*i])))).collect();
+        let died = || Err(Rejection::Compile("the compiler's thread panicked".into()));
+        workers.into_iter().map(|w| w.join().unwrap_or_else(|_| died())).collect()
+    })
+}
+
+/// The same one after the other: a browser has threads of its own for it.
+#[cfg(target_arch = "wasm32")]
+async fn make_all(
+    device: &Device,
+    variants: &[Variant],
+    some: &[usize],
+) -> Vec<Result<(String, Pipeline), Rejection>> {
+    let mut made = Vec::with_capacity(some.len());
+    for i in some {
+        made.push(make(device, &variants[*i]).await);
+    }
+    made
 }
 
 impl Lab for Bench<'_> {
-    fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>> {
+    async fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>> {
         let cores = thread::available_parallelism().map_or(1, |n| n.get()).min(16);
-        let (device, variants) = (self.device, &self.choices.variants);
         let mut outcomes = Vec::with_capacity(batch.len());
         for some in batch.chunks(cores) {
-            let made: Vec<_> = thread::scope(|scope| {
-                let workers: Vec<_> =
-                    some.iter().map(|i| scope.spawn(move || make(device, &variants[*i]))).collect();
-                let died = || Err(Rejection::Compile("the compiler's thread panicked".into()));
-                workers.into_iter().map(|w| w.join().unwrap_or_else(|_| died())).collect()
-            });
+            let made = make_all(self.device, &self.choices.variants, some).await;
             for (i, made) in some.iter().zip(made) {
-                let outcome = self.finish(*i, made);
+                let outcome = self.finish(*i, made).await;
                 match &outcome {
                     Ok(()) => self.proven += 1,
                     Err(reason) => {
@@ -209,14 +247,14 @@ impl Lab for Bench<'_> {
         outcomes
     }
 
-    fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection> {
+    async fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection> {
         let fails = |e: wgforge_runtime::Error| Rejection::Fails(e.to_string());
         let missing = || Rejection::Fails("it was not prepared".into());
         let (bound, n) = self.ready.get(&candidate).ok_or_else(missing)?;
         // A first batch is short: this one may be a hundred times slower than the last.
         let n = if probe { (*n / 8).max(1) } else { *n };
         let quiet = self.keeper.pause();
-        let us = self.track.dependent(bound, n).map_err(fails)?;
+        let us = self.track.dependent(bound, n).await.map_err(fails)?;
         drop(quiet);
         if us.is_nan() || us <= 0.0 {
             return Err(Rejection::Fails("the clock showed no time".into()));

@@ -5,15 +5,15 @@
 //! kernel at 156 µs when busy and at 896 µs between compilations.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
+#[cfg(not(target_arch = "wasm32"))]
 use std::time::Duration;
 
 use wgforge_runtime::{Device, Result};
 
-use crate::roofline::Rate;
-
 /// What a piece of filling work takes at full clocks: short, because whoever uses the device
 /// meanwhile waits for it.
+#[cfg(not(target_arch = "wasm32"))]
 const PIECE: Duration = Duration::from_micros(400);
 
 #[derive(Debug, Default)]
@@ -49,36 +49,46 @@ pub(crate) struct Keeper {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Starts the thread.
+#[cfg(not(target_arch = "wasm32"))]
+async fn fill(device: &Device, shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>> {
+    let mut rate = crate::roofline::Rate::busy(device).await?;
+    rate.sized(device, PIECE).await?;
+    let (device, mine) = (device.clone(), Arc::clone(shared));
+    Ok(Some(std::thread::spawn(move || {
+        loop {
+            let mut state = mine.lock();
+            while state.paused > 0 && !state.closed {
+                state = mine.wait(state);
+            }
+            if state.closed {
+                return;
+            }
+            state.running = true;
+            drop(state);
+            let running = Running(&mine);
+            // A device that fails says so to those who measure.
+            if pollster::block_on(rate.run(&device)).is_err() {
+                return;
+            }
+            drop(running);
+        }
+    })))
+}
+
+/// A browser's devices belong to one thread; it raises its clocks by the batches themselves.
+#[cfg(target_arch = "wasm32")]
+async fn fill(_device: &Device, _shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>> {
+    Ok(None)
+}
+
 impl Keeper {
     /// Begins to fill gaps.
-    pub(crate) fn new(device: &Device) -> Result<Self> {
+    pub(crate) async fn new(device: &Device) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        if device.report().device_type == "cpu" {
-            return Ok(Self { shared, thread: None });
-        }
-        let mut rate = Rate::busy(device)?;
-        rate.sized(device, PIECE)?;
-        let (device, mine) = (device.clone(), Arc::clone(&shared));
-        let thread = thread::spawn(move || {
-            loop {
-                let mut state = mine.lock();
-                while state.paused > 0 && !state.closed {
-                    state = mine.wait(state);
-                }
-                if state.closed {
-                    return;
-                }
-                state.running = true;
-                drop(state);
-                let running = Running(&mine);
-                // A device that fails says so to those who measure.
-                if rate.run(&device).is_err() {
-                    return;
-                }
-                drop(running);
-            }
-        });
-        Ok(Self { shared, thread: Some(thread) })
+        let software = device.report().device_type == "cpu";
+        let thread = if software { None } else { fill(device, &shared).await? };
+        Ok(Self { shared, thread })
     }
 
     /// Leaves the device alone as long as the result lives.
@@ -94,8 +104,10 @@ impl Keeper {
 
 /// A piece of work under way. However it ends, a panic of the driver included, nobody waits for it
 /// any longer.
+#[cfg(not(target_arch = "wasm32"))]
 struct Running<'a>(&'a Shared);
 
+#[cfg(not(target_arch = "wasm32"))]
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.lock().running = false;

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use pollster::block_on;
 use wgforge_codegen::{
     Binding, Variant, Workload,
     check::{Case, Draw, Inputs, Rng},
@@ -161,15 +160,19 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
 ///
 /// # Errors
 /// [`Rejection::Compile`] or [`Rejection::Fails`] with the device's report.
-pub fn run(device: &Device, shader: &Shader<'_>, buffers: &[Vec<u32>]) -> Result<Vec<Vec<u32>>, Rejection> {
+pub async fn run(
+    device: &Device,
+    shader: &Shader<'_>,
+    buffers: &[Vec<u32>],
+) -> Result<Vec<Vec<u32>>, Rejection> {
     let source = KernelSource { label: shader.label, wgsl: shader.wgsl, bindings: shader.bindings };
-    let pipeline = block_on(device.pipeline(&source)).map_err(|e| Rejection::Compile(e.to_string()))?;
-    run_pipeline(device, &pipeline, shader.groups, buffers, &mut Vec::new(), &mut 0)
+    let pipeline = device.pipeline(&source).await.map_err(|e| Rejection::Compile(e.to_string()))?;
+    run_pipeline(device, &pipeline, shader.groups, buffers, &mut Vec::new(), &mut 0).await
 }
 
 /// `inputs` keeps what is only read for the next candidate: uploading the weights again would take
 /// longer than everything else.
-fn run_pipeline(
+async fn run_pipeline(
     device: &Device,
     pipeline: &Pipeline,
     groups: [u32; 3],
@@ -188,7 +191,7 @@ fn run_pipeline(
         }
         // Kernels read whole quads.
         let bytes = (words.len() as u64 * 4).next_multiple_of(16);
-        let slice = block_on(device.buffer(&binding.name, bytes)).map_err(fails)?;
+        let slice = device.buffer(&binding.name, bytes).await.map_err(fails)?;
         device.write(&slice, 0, bytemuck::cast_slice(words));
         if read_only && bytes <= *room {
             *room -= bytes;
@@ -207,7 +210,7 @@ fn run_pipeline(
             got.push(Vec::new());
             continue;
         }
-        let bytes = block_on(device.read(slice)).map_err(fails)?;
+        let bytes = device.read(slice).await.map_err(fails)?;
         let mut back: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         back.truncate(words.len());
         got.push(back);
@@ -220,14 +223,14 @@ fn run_pipeline(
 ///
 /// # Errors
 /// [`Rejection::Wrong`] with the first element that differs, or why it did not run.
-pub fn agrees(
+pub async fn agrees(
     device: &Device,
     shader: &Shader<'_>,
     variant: &Variant,
     proof: &Proof,
 ) -> Result<(), Rejection> {
     let proof = proof.suited(variant);
-    let got = run(device, shader, &proof.case.buffers)?;
+    let got = run(device, shader, &proof.case.buffers).await?;
     compare(variant, &proof, &got)
 }
 
@@ -240,7 +243,7 @@ fn compare(variant: &Variant, proof: &Proof, got: &[Vec<u32>]) -> Result<(), Rej
 ///
 /// # Errors
 /// As [`agrees`].
-pub(crate) fn prove(
+pub(crate) async fn prove(
     device: &Device,
     pipeline: &Pipeline,
     variant: &Variant,
@@ -251,17 +254,18 @@ pub(crate) fn prove(
     let variant = if matches!(variant, Variant::Gather { .. }) { &shortened } else { variant };
     let Uploads { kept, room } = uploads;
     kept.resize(proofs.len(), Vec::new());
-    proofs.iter().zip(kept).try_for_each(|(proof, kept)| {
+    for (proof, kept) in proofs.iter().zip(kept) {
         let proof = proof.suited(variant);
         let mut none = Vec::new();
         let groups = variant.groups(proof.case.tokens);
         let buffers = &proof.case.buffers;
         let got = match &proof {
-            Cow::Borrowed(_) => run_pipeline(device, pipeline, groups, buffers, kept, room)?,
-            Cow::Owned(_) => run_pipeline(device, pipeline, groups, buffers, &mut none, &mut 0)?,
+            Cow::Borrowed(_) => run_pipeline(device, pipeline, groups, buffers, kept, room).await?,
+            Cow::Owned(_) => run_pipeline(device, pipeline, groups, buffers, &mut none, &mut 0).await?,
         };
-        compare(variant, &proof, &got)
-    })
+        compare(variant, &proof, &got)?;
+    }
+    Ok(())
 }
 
 /// The inputs of a workload's proofs on the device, for all its candidates: by proof and binding.

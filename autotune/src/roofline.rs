@@ -1,9 +1,6 @@
 //! What the device could do at best: bytes and operations a second, and the time between two
 //! dispatches of which the second waits for the first. Measured, not looked up.
 
-use std::time::{Duration, Instant};
-
-use pollster::block_on;
 use wgforge_codegen::{Arithmetic, Cost};
 use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result};
 
@@ -15,7 +12,8 @@ const STEPS: u64 = 256;
 const CHAINS: u64 = 8;
 const THREADS: u64 = 256;
 /// Load after which clocks are up.
-const WARM: Duration = Duration::from_millis(500);
+#[cfg(not(target_arch = "wasm32"))]
+const WARM: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Rates of one device.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -41,16 +39,16 @@ impl Roofline {
     ///
     /// # Errors
     /// A failing device.
-    pub fn measure(device: &Device, clock: &Clock) -> Result<Self> {
-        let read_gb_s = read_gb_s_by(device, clock)?;
-        let rate = |kind| Rate::new(device, kind)?.tera_ops(device, clock);
+    pub async fn measure(device: &Device, clock: &Clock) -> Result<Self> {
+        let read_gb_s = read_gb_s_by(device, clock).await?;
+        let rate = async |kind| Rate::new(device, kind).await?.tera_ops(device, clock).await;
         Ok(Self {
             read_gb_s,
-            int8_tera_ops: rate(Kind::Int8)?,
-            f32_tera_ops: rate(Kind::F32)?,
-            f16_tera_ops: if device.caps().f16 { Some(rate(Kind::F16)?) } else { None },
-            coop_tera_ops: coop::tera_ops(device, clock),
-            dispatch_us: dispatch_us(device, clock)?,
+            int8_tera_ops: rate(Kind::Int8).await?,
+            f32_tera_ops: rate(Kind::F32).await?,
+            f16_tera_ops: if device.caps().f16 { Some(rate(Kind::F16).await?) } else { None },
+            coop_tera_ops: coop::tera_ops(device, clock).await,
+            dispatch_us: dispatch_us(device, clock).await?,
         })
     }
 
@@ -99,12 +97,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// The kernel that keeps a device busy.
-    pub(crate) fn busy(device: &Device) -> Result<Self> {
-        Self::new(device, Kind::F32)
-    }
-
-    fn new(device: &Device, kind: Kind) -> Result<Self> {
+    async fn new(device: &Device, kind: Kind) -> Result<Self> {
         // A dp4a is four multiplications and four additions; the others are vectors of four.
         let (head, ty, start, step, sum) = match kind {
             Kind::Int8 => {
@@ -150,8 +143,8 @@ impl Rate {
         );
         let bindings = [Binding { name: "out".into(), access: Access::ReadWrite }];
         let source = KernelSource { label: "rate", wgsl: &wgsl, bindings: &bindings };
-        let pipeline = block_on(device.pipeline(&source))?;
-        let out = block_on(device.buffer("rate out", THREADS * 4))?;
+        let pipeline = device.pipeline(&source).await?;
+        let out = device.buffer("rate out", THREADS * 4).await?;
         let group = pipeline.bind(device, &[out])?;
         let cpu = device.report().device_type == "cpu";
         let most = u64::from(device.caps().max_groups).min(if cpu { 64 } else { 32_768 });
@@ -165,13 +158,15 @@ impl Rate {
     }
 
     /// The best of a few dispatches, each long enough for the clock.
-    fn tera_ops(&self, device: &Device, clock: &Clock) -> Result<f64> {
+    async fn tera_ops(&self, device: &Device, clock: &Clock) -> Result<f64> {
         let mut best = 0.0f64;
         let mut groups = self.groups;
         for _ in 0..8 {
-            let us = clock.time(device, 1, &mut |pass, _| {
-                pass.dispatch(&self.pipeline, &self.group, [u32::try_from(groups).unwrap_or(1), 1, 1])
-            })?;
+            let us = clock
+                .time(device, 1, &mut |pass, _| {
+                    pass.dispatch(&self.pipeline, &self.group, [u32::try_from(groups).unwrap_or(1), 1, 1])
+                })
+                .await?;
             if us > 0.0 {
                 best = best.max(groups as f64 * self.ops_per_group as f64 / us / 1e6);
             }
@@ -181,14 +176,23 @@ impl Rate {
         }
         Ok(best)
     }
+}
+
+/// What keeps a device busy between measurements.
+#[cfg(not(target_arch = "wasm32"))]
+impl Rate {
+    /// The kernel that keeps a device busy.
+    pub(crate) async fn busy(device: &Device) -> Result<Self> {
+        Self::new(device, Kind::F32).await
+    }
 
     /// Makes a dispatch take about `time` at the clocks of a busy device.
-    pub(crate) fn sized(&mut self, device: &Device, time: Duration) -> Result<()> {
+    pub(crate) async fn sized(&mut self, device: &Device, time: std::time::Duration) -> Result<()> {
         // The clocks rise meanwhile, so the last time is the one that counts.
-        let start = Instant::now();
+        let start = web_time::Instant::now();
         while start.elapsed() < WARM {
-            let begun = Instant::now();
-            self.run(device)?;
+            let begun = web_time::Instant::now();
+            self.run(device).await?;
             let wanted = u128::from(self.groups) * time.as_nanos() / begun.elapsed().as_nanos().max(1);
             let wanted = u64::try_from(wanted).unwrap_or(self.most);
             self.groups = wanted.clamp(self.groups.div_ceil(2), self.groups * 2).clamp(1, self.most);
@@ -197,27 +201,27 @@ impl Rate {
     }
 
     /// Runs once and waits.
-    pub(crate) fn run(&self, device: &Device) -> Result<()> {
+    pub(crate) async fn run(&self, device: &Device) -> Result<()> {
         let mut recorder = Recorder::new(device, "filling");
         let groups = [u32::try_from(self.groups).unwrap_or(1), 1, 1];
         recorder.pass("filling").dispatch(&self.pipeline, &self.group, groups)?;
-        block_on(recorder.submit().wait())
+        recorder.submit().wait().await
     }
 }
 
 /// Dispatches that all write the same word, so that each waits for the one before.
-fn dispatch_us(device: &Device, clock: &Clock) -> Result<f64> {
+async fn dispatch_us(device: &Device, clock: &Clock) -> Result<f64> {
     let wgsl = "@group(0) @binding(0) var<storage, read_write> out: array<u32>;\n\
         @compute @workgroup_size(32)\n\
         fn main(@builtin(local_invocation_index) thread: u32) { out[thread] += 1u; }\n";
     let bindings = [Binding { name: "out".into(), access: Access::ReadWrite }];
     let source = KernelSource { label: "dispatch", wgsl, bindings: &bindings };
-    let pipeline = block_on(device.pipeline(&source))?;
-    let out = block_on(device.buffer("dispatch out", 128))?;
+    let pipeline = device.pipeline(&source).await?;
+    let out = device.buffer("dispatch out", 128).await?;
     let group = pipeline.bind(device, &[out])?;
     let mut best = f64::INFINITY;
     for _ in 0..5 {
-        let us = clock.time(device, 256, &mut |pass, _| pass.dispatch(&pipeline, &group, [1, 1, 1]))?;
+        let us = clock.time(device, 256, &mut |pass, _| pass.dispatch(&pipeline, &group, [1, 1, 1])).await?;
         best = best.min(us);
     }
     Ok(if best.is_finite() { best } else { 0.0 })

@@ -23,15 +23,16 @@ const DOUBT: f64 = 0.05;
 const PATIENCE: usize = 4;
 
 /// What a search needs to be able to do with candidates.
+#[expect(async_fn_in_trait, reason = "a lab is used by one thread: its device may be a browser's")]
 pub trait Lab {
     /// Renders, compiles and proves candidates; those refused are never timed.
-    fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>>;
+    async fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>>;
     /// One sample of a prepared candidate, µs. `probe`: the first, whose time may be biased and
     /// whose batch may be short.
     ///
     /// # Errors
     /// Why it failed while it ran.
-    fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection>;
+    async fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection>;
     /// Whether time is up, or somebody wants to stop.
     fn over(&self) -> bool;
 }
@@ -119,40 +120,40 @@ impl Found {
 }
 
 /// Searches. The same seed and the same times give the same result.
-pub fn search(space: &Space, effort: &Effort, seed: u64, lab: &mut dyn Lab) -> Found {
+pub async fn search<L: Lab>(space: &Space, effort: &Effort, seed: u64, lab: &mut L) -> Found {
     let mut s = Search { space, effort, lab, trials: Vec::new(), seen: HashSet::new() };
     // Where time is short, what is there now and the default are measured, and as much else as there
     // is time for.
     let (default, others) = space.known.split_at(space.known.len().min(1));
-    s.attempt(&[&[space.before], default].concat());
-    let ended = match s.walk(others.to_vec(), Ended::Enough) {
-        Ended::Enough => s.explore(seed),
+    s.attempt(&[&[space.before], default].concat()).await;
+    let ended = match s.walk(others.to_vec(), Ended::Enough).await {
+        Ended::Enough => s.explore(seed).await,
         early => early,
     };
-    let alive = s.halve();
-    s.resolve(&alive);
+    let alive = s.halve().await;
+    s.resolve(&alive).await;
     let (winner, runner_up) = s.choose(&alive);
     Found { winner, runner_up, trials: s.trials, ended }
 }
 
-struct Search<'a> {
+struct Search<'a, L> {
     space: &'a Space,
     effort: &'a Effort,
-    lab: &'a mut dyn Lab,
+    lab: &'a mut L,
     trials: Vec<Trial>,
     seen: HashSet<usize>,
 }
 
-impl Search<'_> {
-    fn explore(&mut self, seed: u64) -> Ended {
+impl<L: Lab> Search<'_, L> {
+    async fn explore(&mut self, seed: u64) -> Ended {
         let all = self.space.configs.len();
         if all <= self.effort.exhaustive {
-            return self.walk((0..all).collect(), Ended::Exhausted);
+            return self.walk((0..all).collect(), Ended::Exhausted).await;
         }
         let mut rng = Rng::new(seed);
         let n = u32::try_from(all).unwrap_or(u32::MAX);
         let drawn = (0..self.effort.random).map(|_| rng.below(n) as usize).collect();
-        let ended = self.walk(drawn, Ended::Enough);
+        let ended = self.walk(drawn, Ended::Enough).await;
         if ended != Ended::Enough {
             return ended;
         }
@@ -163,7 +164,7 @@ impl Search<'_> {
             if near.is_empty() {
                 return if self.seen.len() == all { Ended::Exhausted } else { Ended::Enough };
             }
-            let ended = self.walk(near, Ended::Enough);
+            let ended = self.walk(near, Ended::Enough).await;
             if ended != Ended::Enough || self.leader() == Some(leader) || self.seen.len() >= self.effort.most
             {
                 return ended;
@@ -173,7 +174,7 @@ impl Search<'_> {
     }
 
     /// Tries a list in batches.
-    fn walk(&mut self, list: Vec<usize>, at_end: Ended) -> Ended {
+    async fn walk(&mut self, list: Vec<usize>, at_end: Ended) -> Ended {
         for batch in list.chunks(self.effort.batch.max(1)) {
             if self.lab.over() {
                 return Ended::Interrupted;
@@ -187,14 +188,14 @@ impl Search<'_> {
             }
             let mut fresh: Vec<usize> = batch.iter().copied().filter(|i| !self.seen.contains(i)).collect();
             fresh.truncate(room);
-            self.attempt(&fresh);
+            self.attempt(&fresh).await;
         }
         if self.lab.over() { Ended::Interrupted } else { at_end }
     }
 
     /// Prepares and first samples, in rounds, so that a drift of clocks meets all alike. The
     /// leader takes part, to be compared under the same conditions.
-    fn attempt(&mut self, list: &[usize]) {
+    async fn attempt(&mut self, list: &[usize]) {
         let mut fresh: Vec<usize> = Vec::new();
         for &i in list {
             if i < self.space.configs.len() && self.seen.insert(i) {
@@ -203,7 +204,7 @@ impl Search<'_> {
         }
         let leader = self.leader();
         let from = self.trials.len();
-        for (candidate, outcome) in fresh.iter().zip(self.lab.prepare(&fresh)) {
+        for (candidate, outcome) in fresh.iter().zip(self.lab.prepare(&fresh).await) {
             self.trials.push(Trial { candidate: *candidate, rejected: outcome.err(), samples: Vec::new() });
         }
         let best = self.best_us();
@@ -212,7 +213,7 @@ impl Search<'_> {
             if self.trials[at].rejected.is_some() {
                 continue;
             }
-            match self.lab.sample(self.trials[at].candidate, true) {
+            match self.lab.sample(self.trials[at].candidate, true).await {
                 // Biased upwards, but not by that much.
                 Ok(us) if best.is_some_and(|b| us > b * 4.0) => self.trials[at].samples.push(us),
                 Ok(_) => racing.push(at),
@@ -222,7 +223,7 @@ impl Search<'_> {
         let leader = leader.and_then(|l| self.position(l));
         for _ in 0..self.effort.first.max(2) {
             for at in racing.clone().into_iter().chain(leader.filter(|_| !racing.is_empty())) {
-                self.sample(at);
+                self.sample(at).await;
                 let best = self.best_us();
                 let mine = self.trials[at].samples.iter().copied().fold(f64::INFINITY, f64::min);
                 if best.is_some_and(|b| mine > b * HOPELESS) || self.trials[at].rejected.is_some() {
@@ -236,15 +237,15 @@ impl Search<'_> {
         }
     }
 
-    fn sample(&mut self, at: usize) {
-        match self.lab.sample(self.trials[at].candidate, false) {
+    async fn sample(&mut self, at: usize) {
+        match self.lab.sample(self.trials[at].candidate, false).await {
             Ok(us) => self.trials[at].samples.push(us),
             Err(e) => self.trials[at].rejected = Some(e),
         }
     }
 
     /// Successive halving: the better half of those not clearly behind, with twice the samples.
-    fn halve(&mut self) -> Vec<usize> {
+    async fn halve(&mut self) -> Vec<usize> {
         let mut wanted = self.effort.first.max(2);
         loop {
             let mut alive: Vec<(usize, Summary)> =
@@ -271,7 +272,7 @@ impl Search<'_> {
             while staying.iter().any(|at| short(self, *at)) {
                 for at in staying.clone() {
                     if short(self, at) {
-                        self.sample(at);
+                        self.sample(at).await;
                     }
                 }
                 staying.retain(|at| self.trials[*at].rejected.is_none());
@@ -287,7 +288,7 @@ impl Search<'_> {
 
     /// On a noisy device the intervals of what is there now and of a much better one may meet, and it
     /// would stay: both are sampled on until they do not, or until the gain proves small.
-    fn resolve(&mut self, alive: &[usize]) {
+    async fn resolve(&mut self, alive: &[usize]) {
         let now = alive.iter().copied().find(|at| self.trials[*at].candidate == self.space.before);
         while let Some(now) = now.filter(|_| !self.lab.over()) {
             let running = alive.iter().filter(|at| self.trials[**at].rejected.is_none());
@@ -304,7 +305,7 @@ impl Search<'_> {
                 return;
             }
             for (at, _) in [now, best].into_iter().zip(short).filter(|(_, short)| *short) {
-                self.sample(at);
+                self.sample(at).await;
             }
         }
     }

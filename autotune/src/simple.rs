@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use pollster::block_on;
 use wgforge_codegen::{Database, Families, Workload};
 use wgforge_runtime::Device;
 
@@ -165,7 +166,7 @@ impl<'a> Tuner<'a> {
             resumed,
         };
         let mut observer = self.observer.unwrap_or_else(|| Box::new(lines));
-        let session = tune(device, &request, &mut evidence, &mut *observer, stop)?;
+        let session = block_on(tune(device, &request, &mut evidence, &mut *observer, stop))?;
         if let Some(file) = report {
             save_report(&file, device, &session, mode, seed)?;
         }

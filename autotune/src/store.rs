@@ -1,9 +1,10 @@
 //! Databases as files. A file appears under its name complete or not at all.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+#[cfg(not(target_arch = "wasm32"))]
 use etcetera::BaseStrategy;
 use wgforge_codegen::{Database, DbError, Families, Workload};
 
@@ -13,9 +14,19 @@ use crate::{DeviceId, Error};
 ///
 /// # Errors
 /// [`Error::NoCache`] where the system names no home folder.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn cache_folder() -> Result<PathBuf, Error> {
     let base = etcetera::choose_base_strategy().map_err(|e| Error::NoCache(e.to_string()))?;
     Ok(base.cache_dir().join("wgforge").join("tuned"))
+}
+
+/// A browser has no folders; what it keeps is the page's business.
+///
+/// # Errors
+/// [`Error::NoCache`], always.
+#[cfg(target_arch = "wasm32")]
+pub fn cache_folder() -> Result<PathBuf, Error> {
+    Err(Error::NoCache("this is a browser".into()))
 }
 
 /// The file name for an adapter's database: readable, and distinct for another API and another
@@ -46,6 +57,13 @@ pub fn save(database: &Database, path: &Path) -> Result<(), Error> {
 }
 
 /// Writes a file whole or not at all, as [`save`] does.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
+    fs::write(path, content).map_err(|source| Error::File { path: path.into(), source })
+}
+
+/// Writes a file whole or not at all, as [`save`] does.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
     let fail = |source: io::Error| Error::File { path: path.into(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

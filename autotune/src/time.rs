@@ -1,9 +1,8 @@
 //! How long a dispatch takes: batches long enough for the clock at hand, on buffers no cache holds.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use web_time::Instant;
 
-use pollster::block_on;
 use wgforge_codegen::{
     Variant,
     check::{Case, Draw, Inputs, Rng},
@@ -46,7 +45,7 @@ impl Clock {
     ///
     /// # Errors
     /// A failing device.
-    pub fn probe(device: &Device) -> Result<Self> {
+    pub async fn probe(device: &Device) -> Result<Self> {
         if !device.caps().timestamps {
             return Ok(Self::Host);
         }
@@ -56,7 +55,7 @@ impl Clock {
             for _ in 0..64 {
                 drop(recorder.pass("clock"));
             }
-            let spans = block_on(recorder.submit().timestamps().spans())?.unwrap_or_default();
+            let spans = recorder.submit().timestamps().spans().await?.unwrap_or_default();
             let mut ticks: Vec<f64> = spans.iter().flat_map(|s| [s.begin, s.end]).collect();
             ticks.sort_by(f64::total_cmp);
             steps.extend(ticks.windows(2).map(|w| w[1] - w[0]).filter(|d| *d > 0.0));
@@ -84,7 +83,7 @@ impl Clock {
     ///
     /// # Errors
     /// What `record` or the device reports.
-    pub fn time(
+    pub async fn time(
         &self,
         device: &Device,
         n: u32,
@@ -93,12 +92,12 @@ impl Clock {
         let n = n.max(1);
         match self {
             Self::Gpu { .. } => {
-                let (_, gpu) = batch(device, n, true, record)?;
+                let (_, gpu) = batch(device, n, true, record).await?;
                 Ok(gpu.unwrap_or(0.0) / f64::from(n))
             }
             Self::Host => {
-                let (short, _) = batch(device, n, false, record)?;
-                let (long, _) = batch(device, n * 3, false, record)?;
+                let (short, _) = batch(device, n, false, record).await?;
+                let (long, _) = batch(device, n * 3, false, record).await?;
                 let difference = (long - short) / f64::from(2 * n);
                 // A hiccup in the short batch: the whole of the long one is an upper bound.
                 Ok(if difference > 0.0 { difference } else { long / f64::from(3 * n) })
@@ -108,7 +107,7 @@ impl Clock {
 }
 
 /// Wall time and, if asked for, GPU time of a batch, µs.
-fn batch(
+async fn batch(
     device: &Device,
     n: u32,
     stamped: bool,
@@ -123,9 +122,9 @@ fn batch(
     drop(pass);
     let start = Instant::now();
     let submission = recorder.submit();
-    block_on(submission.wait())?;
+    submission.wait().await?;
     let wall = start.elapsed().as_secs_f64() * 1e6;
-    let times = block_on(submission.timestamps().read())?;
+    let times = submission.timestamps().read().await?;
     Ok((wall, times.map(|us| us.iter().sum())))
 }
 
@@ -164,7 +163,7 @@ pub(crate) struct Track {
 
 impl Track {
     /// Uploads `case`, a call of `plain`, and copies it on the device.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         device: &Device,
         clock: Clock,
         rotation: &mut Rotation,
@@ -179,11 +178,11 @@ impl Track {
         let set: u64 = read.iter().map(|(_, w)| size(w)).sum();
         let cpu = device.report().device_type == "cpu";
         let copies = if cpu { 1 } else { (ROTATED / set.max(1)).clamp(1, COPIES) };
-        let mut places = rotation.places(device, read.iter().map(|(_, w)| size(w)).collect(), copies)?;
+        let mut places = rotation.places(device, read.iter().map(|(_, w)| size(w)).collect(), copies).await?;
         let mut inputs: HashMap<&'static str, Vec<Slice>> = HashMap::new();
         let mut recorder = Recorder::new(device, "copies");
         for (i, (name, words)) in read.iter().enumerate() {
-            let source = block_on(device.buffer(name, words.len() as u64 * 4))?;
+            let source = device.buffer(name, words.len() as u64 * 4).await?;
             device.write(&source, 0, bytemuck::cast_slice(words));
             let mut slices = std::mem::take(&mut places[i]);
             for slice in &mut slices {
@@ -193,7 +192,7 @@ impl Track {
             }
             inputs.insert(name, slices);
         }
-        block_on(recorder.submit().wait())?;
+        recorder.submit().wait().await?;
         let copies = usize::try_from(copies).unwrap_or(1);
         let mut track = Self {
             device: device.clone(),
@@ -210,32 +209,32 @@ impl Track {
             if written.contains(&name) {
                 let bytes = words.len() as u64 * 4;
                 track.sizes.insert(name, bytes);
-                let slice = track.output(name, bytes)?;
+                let slice = track.output(name, bytes).await?;
                 device.write(&slice, 0, bytemuck::cast_slice(words));
             }
         }
         Ok(track)
     }
 
-    fn output(&mut self, name: &str, bytes: u64) -> Result<Slice> {
+    async fn output(&mut self, name: &str, bytes: u64) -> Result<Slice> {
         let bytes = bytes.max(16).next_multiple_of(16);
         if let Some(slice) = self.outputs.get(name).filter(|s| s.size >= bytes) {
             return Ok(slice.clone());
         }
-        let slice = block_on(self.device.buffer(name, bytes))?;
+        let slice = self.device.buffer(name, bytes).await?;
         self.outputs.insert(name.to_owned(), slice.clone());
         Ok(slice)
     }
 
     /// Binds a candidate to all copies.
-    pub(crate) fn bind(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<Bound> {
-        let outputs = self.outputs_of(variant, pipeline)?;
+    pub(crate) async fn bind(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<Bound> {
+        let outputs = self.outputs_of(variant, pipeline).await?;
         let dependent =
             (0..self.copies).map(|i| self.group(pipeline, i, &outputs)).collect::<Result<Vec<_>>>()?;
         Ok(Bound { pipeline: pipeline.clone(), groups: variant.groups(self.tokens), dependent })
     }
 
-    fn outputs_of(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<HashMap<String, Slice>> {
+    async fn outputs_of(&mut self, variant: &Variant, pipeline: &Pipeline) -> Result<HashMap<String, Slice>> {
         let mut all = HashMap::new();
         for binding in pipeline.bindings() {
             let name = binding.name.as_str();
@@ -245,7 +244,7 @@ impl Track {
             }
             let own = if variant.followers().is_empty() { 0 } else { self.bytes_of(variant, name) };
             let bytes = own.max(self.sizes.get(name).copied().unwrap_or(0));
-            all.insert(name.to_owned(), self.output(name, bytes)?);
+            all.insert(name.to_owned(), self.output(name, bytes).await?);
         }
         Ok(all)
     }
@@ -280,23 +279,25 @@ impl Track {
     }
 
     /// µs of a dispatch that waits for the one before, as in a decoded token.
-    pub(crate) fn dependent(&mut self, bound: &Bound, n: u32) -> Result<f64> {
+    pub(crate) async fn dependent(&mut self, bound: &Bound, n: u32) -> Result<f64> {
         let (start, groups) = (self.cursor, &bound.dependent);
         self.cursor = (start + n as usize) % groups.len().max(1);
-        self.clock.time(&self.device, n, &mut |pass, i| {
-            let group = &groups[(start + i as usize) % groups.len()];
-            pass.dispatch(&bound.pipeline, group, bound.groups)
-        })
+        self.clock
+            .time(&self.device, n, &mut |pass, i| {
+                let group = &groups[(start + i as usize) % groups.len()];
+                pass.dispatch(&bound.pipeline, group, bound.groups)
+            })
+            .await
     }
 
     /// µs of a dispatch that may overlap with those before and behind: what throughput allows. Each
     /// has outputs of its own, since writing the same ones again would have to wait.
-    pub(crate) fn independent(&mut self, variant: &Variant, bound: &Bound) -> Result<f64> {
+    pub(crate) async fn independent(&mut self, variant: &Variant, bound: &Bound) -> Result<f64> {
         let mut groups: Vec<BindGroup> = Vec::new();
         let mut held = 0;
         while groups.len() < MOST_OUTPUTS && (groups.is_empty() || held < OUTPUT_BYTES) {
             self.outputs.clear();
-            let outputs = self.outputs_of(variant, &bound.pipeline)?;
+            let outputs = self.outputs_of(variant, &bound.pipeline).await?;
             for slice in outputs.values() {
                 // A position advances in `run`, and wants a start that is one.
                 self.device.write(slice, 0, &[0; 16]);
@@ -307,9 +308,12 @@ impl Track {
         let n = u32::try_from(groups.len()).unwrap_or(1);
         let mut best = f64::INFINITY;
         for _ in 0..8 {
-            let us = self.clock.time(&self.device, n, &mut |pass, i| {
-                pass.dispatch(&bound.pipeline, &groups[i as usize % groups.len()], bound.groups)
-            })?;
+            let us = self
+                .clock
+                .time(&self.device, n, &mut |pass, i| {
+                    pass.dispatch(&bound.pipeline, &groups[i as usize % groups.len()], bound.groups)
+                })
+                .await?;
             best = best.min(us);
         }
         Ok(best)
@@ -318,7 +322,7 @@ impl Track {
 
 impl Rotation {
     /// For each of `sizes`, `copies` slices that overlap nothing else.
-    fn places(&mut self, device: &Device, sizes: Vec<u64>, copies: u64) -> Result<Vec<Vec<Slice>>> {
+    async fn places(&mut self, device: &Device, sizes: Vec<u64>, copies: u64) -> Result<Vec<Vec<Slice>>> {
         let most = device.caps().max_buffer_bytes.min(ROTATED);
         if copies == 1 {
             self.blocks.clear();
@@ -334,7 +338,7 @@ impl Rotation {
                 if block == self.blocks.len() {
                     // Small devices get small blocks, and what is larger than one its own.
                     let whole = if copies > 1 { most } else { *size };
-                    self.blocks.push(block_on(device.buffer("rotation", whole.max(*size)))?);
+                    self.blocks.push(device.buffer("rotation", whole.max(*size)).await?);
                     used = 0;
                 }
                 places[i].push(self.blocks[block].part(used, *size)?);

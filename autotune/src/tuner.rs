@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use wgforge_codegen::{Variant, Workload};
 use wgforge_runtime::Device;
@@ -147,7 +149,7 @@ pub struct Session {
 /// # Errors
 /// A device that fails as a whole, or an evidence file that cannot be written. What was settled
 /// until then is in the evidence.
-pub fn tune(
+pub async fn tune(
     device: &Device,
     request: &Request<'_>,
     evidence: &mut Evidence,
@@ -155,8 +157,8 @@ pub fn tune(
     stop: &AtomicBool,
 ) -> Result<Session, Error> {
     let start = Instant::now();
-    let clock = Clock::probe(device)?;
-    let roofline = Roofline::measure(device, &clock)?;
+    let clock = Clock::probe(device).await?;
+    let roofline = Roofline::measure(device, &clock).await?;
     evidence.roofline(roofline)?;
     observer(&Event::Roofline(&roofline));
 
@@ -172,77 +174,72 @@ pub fn tune(
         seed: request.seed,
         few_tokens: cpu,
     });
-    // Where the processor does the work of the GPU, threads ahead would only disturb the times.
+    // Where the processor does the work of the GPU, threads ahead would only disturb the times; a
+    // browser gives none.
     let cores = thread::available_parallelism().map_or(1, |n| n.get());
-    let workers = if cpu { 0 } else { cores.saturating_sub(2).min(6) };
-    let shelf = Shelf::new(jobs.collect(), workers + 1);
+    let workers = if cpu || cfg!(target_arch = "wasm32") { 0 } else { cores.saturating_sub(2).min(6) };
+    let shelf = Arc::new(Shelf::new(jobs.collect(), workers + 1));
     let mut tuner = Tuner {
         device,
         request,
         clock,
         roofline,
         cpu,
-        keeper: Keeper::new(device)?,
+        keeper: Keeper::new(device).await?,
         rotation: Rotation::default(),
         alarms: Vec::new(),
         end: start + request.budget,
         stop,
     };
     let mut left = Vec::new();
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| shelf.work());
+    // They go home whichever way this ends.
+    let _workers = Workers::start(&shelf, workers);
+    let mut pace = Pace::default();
+    let mut weights: f64 = order.iter().map(weight).sum();
+    for (index, workload) in order.iter().enumerate() {
+        observer(&Event::Begin { index, count: order.len(), workload });
+        let call = Call::of(workload, cpu);
+        let share = weight(workload) / weights.max(1e-9);
+        weights -= weight(workload);
+        let mut leave = |why: &str, observer: &mut dyn FnMut(&Event<'_>)| {
+            observer(&Event::Left(workload, why));
+            left.push((workload.clone(), why.to_owned()));
+        };
+        if stop.load(Ordering::SeqCst) {
+            leave("it was stopped before", observer);
+            continue;
         }
-        // The workers go home whichever way this ends.
-        let _closing = Closing(&shelf);
-        let mut pace = Pace::default();
-        let mut weights: f64 = order.iter().map(weight).sum();
-        for (index, workload) in order.iter().enumerate() {
-            observer(&Event::Begin { index, count: order.len(), workload });
-            let call = Call::of(workload, cpu);
-            let share = weight(workload) / weights.max(1e-9);
-            weights -= weight(workload);
-            let mut leave = |why: &str, observer: &mut dyn FnMut(&Event<'_>)| {
-                observer(&Event::Left(workload, why));
-                left.push((workload.clone(), why.to_owned()));
-            };
-            if stop.load(Ordering::SeqCst) {
-                leave("it was stopped before", observer);
-                continue;
+        let remaining = tuner.end.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            leave("the time was spent before", observer);
+            continue;
+        }
+        // Where no threads work ahead, references take of the same time, and the device, in software,
+        // several times as long as they for the proofs of each candidate: for a real model's `gemm`
+        // more than all the rest. Half of what is left must remain for the search.
+        let work = workload.generic(device.caps()).cost(call.tokens, call.position).ops;
+        if workers == 0 && 4.0 * pace.seconds(work) > remaining.as_secs_f64() / 2.0 {
+            leave("proving it would take longer than there is time", observer);
+            continue;
+        }
+        let began = Instant::now();
+        let material = shelf.take(index);
+        pace.note(work, began.elapsed());
+        // The first are worth the most. More than this, and the last would see nothing of a short
+        // session: every search overruns its slice by a batch.
+        let slice = remaining.mul_f64((share * 1.15).min(1.0));
+        match tuner.settle(workload, &material, slice, &settled, observer).await? {
+            Ok(one) => {
+                evidence.settled(&one)?;
+                observer(&Event::Settled(&one));
+                settled.push(one);
             }
-            let remaining = tuner.end.saturating_duration_since(Instant::now());
-            if remaining.is_zero() {
-                leave("the time was spent before", observer);
-                continue;
-            }
-            // Where no threads work ahead, references take of the same time, and the device, in software,
-            // several times as long as they for the proofs of each candidate: for a real model's `gemm`
-            // more than all the rest. Half of what is left must remain for the search.
-            let work = workload.generic(device.caps()).cost(call.tokens, call.position).ops;
-            if workers == 0 && 4.0 * pace.seconds(work) > remaining.as_secs_f64() / 2.0 {
-                leave("proving it would take longer than there is time", observer);
-                continue;
-            }
-            let began = Instant::now();
-            let material = shelf.take(index);
-            pace.note(work, began.elapsed());
-            // The first are worth the most. More than this, and the last would see nothing of a short
-            // session: every search overruns its slice by a batch.
-            let slice = remaining.mul_f64((share * 1.15).min(1.0));
-            match tuner.settle(workload, &material, slice, &settled, observer)? {
-                Ok(one) => {
-                    evidence.settled(&one)?;
-                    observer(&Event::Settled(&one));
-                    settled.push(one);
-                }
-                Err((why, records)) => {
-                    evidence.rejected(workload, &records)?;
-                    leave(&why, observer);
-                }
+            Err((why, records)) => {
+                evidence.rejected(workload, &records)?;
+                leave(&why, observer);
             }
         }
-        Ok::<_, Error>(())
-    })?;
+    }
     let stopped = stop.load(Ordering::SeqCst);
     Ok(Session { roofline, clock, settled, left, alarms: tuner.alarms, stopped, elapsed: start.elapsed() })
 }
@@ -267,11 +264,29 @@ impl Pace {
     }
 }
 
-struct Closing<'a>(&'a Shelf);
+/// The threads that make proofs ahead.
+struct Workers {
+    shelf: Arc<Shelf>,
+    threads: Vec<JoinHandle<()>>,
+}
 
-impl Drop for Closing<'_> {
+impl Workers {
+    fn start(shelf: &Arc<Shelf>, count: usize) -> Self {
+        let begin = |_| {
+            let shelf = Arc::clone(shelf);
+            thread::spawn(move || shelf.work())
+        };
+        Self { shelf: Arc::clone(shelf), threads: (0..count).map(begin).collect() }
+    }
+}
+
+impl Drop for Workers {
     fn drop(&mut self) {
-        self.0.close();
+        self.shelf.close();
+        for thread in self.threads.drain(..) {
+            // One that panicked has left its job to whoever takes it.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -330,7 +345,7 @@ struct Tuner<'a> {
 }
 
 impl Tuner<'_> {
-    fn settle(
+    async fn settle(
         &mut self,
         workload: &Workload,
         material: &Arc<Material>,
@@ -346,7 +361,7 @@ impl Tuner<'_> {
         let plain = crate::prove::plain(&choices.variants[0]);
         let cost = choices.variants[choices.generic].cost(call.tokens, call.position);
         let bound_us = self.roofline.bound_us(&cost);
-        let track = Track::new(self.device, self.clock, &mut self.rotation, &plain, &material.timed)?;
+        let track = Track::new(self.device, self.clock, &mut self.rotation, &plain, &material.timed).await?;
         let deadline = (Instant::now() + slice).min(self.end);
         let mut bench =
             Bench::new(self.device, &self.keeper, &choices, material, track, deadline, self.stop, observer);
@@ -359,7 +374,7 @@ impl Tuner<'_> {
             // Software's rates vary by more than a bound is worth.
             bound_us: Some(bound_us).filter(|_| !self.cpu),
         };
-        let found = search(&space, &effort, self.request.seed, &mut bench);
+        let found = search(&space, &effort, self.request.seed, &mut bench).await;
         let hashes = bench.hashes();
         let records: Vec<Record> =
             found.trials.iter().map(|t| record(t, &choices, hashes.get(&t.candidate))).collect();
@@ -372,9 +387,9 @@ impl Tuner<'_> {
             bench.observe(&Event::Alarm(&alarm));
             self.alarms.push(alarm);
         }
-        let measured = |bench: &mut Bench<'_>, candidate: usize, overlap: bool| -> Option<Measured> {
+        let measured = async |bench: &mut Bench<'_>, candidate: usize, overlap: bool| -> Option<Measured> {
             let us = found.trial(candidate)?.summary()?;
-            let independent_us = if overlap { bench.independent(candidate) } else { None };
+            let independent_us = if overlap { bench.independent(candidate).await } else { None };
             Some(Measured {
                 config: space.configs[candidate].clone(),
                 wgsl_hash: hashes.get(&candidate)?.clone(),
@@ -384,8 +399,16 @@ impl Tuner<'_> {
         };
         // A lost device explains every failure, and nothing can follow it.
         self.device.check()?;
-        let Some(winner) = found.winner.and_then(|w| measured(&mut bench, w, true)) else {
+        let winner = match found.winner {
+            Some(w) => measured(&mut bench, w, true).await,
+            None => None,
+        };
+        let Some(winner) = winner else {
             return Ok(Err(("not one candidate could be proven and timed".into(), records)));
+        };
+        let runner_up = match found.runner_up {
+            Some(r) => measured(&mut bench, r, false).await,
+            None => None,
         };
         let one = Settled {
             workload: workload.clone(),
@@ -394,9 +417,9 @@ impl Tuner<'_> {
             bytes: cost.bytes(),
             ops: cost.ops,
             bound_us,
-            before: measured(&mut bench, choices.before, false),
-            generic: measured(&mut bench, choices.generic, true),
-            runner_up: found.runner_up.and_then(|r| measured(&mut bench, r, false)),
+            before: measured(&mut bench, choices.before, false).await,
+            generic: measured(&mut bench, choices.generic, true).await,
+            runner_up,
             winner,
             ended: ended(found.ended),
             records,

@@ -3,6 +3,7 @@
 
 mod common;
 
+use pollster::block_on;
 use wgforge_autotune::{Proof, Rejection, Shader, agrees, proofs};
 use wgforge_codegen::{
     Rendered, Target, Variant, Workload,
@@ -36,7 +37,7 @@ impl Plant {
                 bindings: &self.rendered.bindings,
                 groups: self.variant.groups(proof.case.tokens),
             };
-            agrees(&self.device, &shader, &self.variant, proof)
+            block_on(agrees(&self.device, &shader, &self.variant, proof))
         })
     }
 
@@ -197,7 +198,7 @@ fn right_kernels_pass_all_proofs() {
                     bindings: &rendered.bindings,
                     groups: variant.groups(proof.case.tokens),
                 };
-                if let Err(e) = agrees(&device, &shader, &variant, &proof) {
+                if let Err(e) = block_on(agrees(&device, &shader, &variant, &proof)) {
                     failures.push(format!(
                         "{} {} {}: {e}",
                         variant.kernel(),

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
+use pollster::block_on;
 use serde_json::json;
 use wgforge_autotune::{
     Rejection,
@@ -38,13 +39,13 @@ impl Table {
 }
 
 impl Lab for Table {
-    fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>> {
+    async fn prepare(&mut self, batch: &[usize]) -> Vec<Result<(), Rejection>> {
         self.prepared.extend(batch);
         let wrong = |i| Rejection::Wrong { case: "a case".into(), report: format!("candidate {i}") };
         batch.iter().map(|i| if self.wrong.contains(i) { Err(wrong(i)) } else { Ok(()) }).collect()
     }
 
-    fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection> {
+    async fn sample(&mut self, candidate: usize, probe: bool) -> Result<f64, Rejection> {
         assert!(self.prepared.contains(&candidate), "{candidate} was timed before it was proven");
         assert!(!self.wrong.contains(&candidate), "{candidate} is wrong and was timed");
         self.calls.set(self.calls.get() + 1);
@@ -71,7 +72,7 @@ fn small(us: &[f64], before: usize) -> (Space, Table) {
 #[test]
 fn a_small_space_is_tried_whole_and_the_fastest_wins() {
     let (space, mut table) = small(&[10.0, 7.0, 9.0, 30.0, 7.4], 0);
-    let found = search(&space, &QUICK, 1, &mut table);
+    let found = block_on(search(&space, &QUICK, 1, &mut table));
     assert_eq!((found.winner, found.ended), (Some(1), Ended::Exhausted), "{found:?}");
     assert_eq!(found.runner_up, Some(4), "the next best");
     assert_eq!(found.trials.len(), 5, "each was tried");
@@ -85,7 +86,7 @@ fn a_small_space_is_tried_whole_and_the_fastest_wins() {
 fn wrong_candidates_are_never_timed_and_have_their_reason() {
     let (space, mut table) = small(&[10.0, 1.0, 9.0], 0);
     table.wrong = vec![1];
-    let found = search(&space, &QUICK, 1, &mut table);
+    let found = block_on(search(&space, &QUICK, 1, &mut table));
     assert_eq!(found.winner, Some(2), "the fastest is wrong");
     let wrong = found.trial(1).expect("recorded");
     assert!(matches!(&wrong.rejected, Some(Rejection::Wrong { report, .. }) if report == "candidate 1"));
@@ -96,7 +97,7 @@ fn wrong_candidates_are_never_timed_and_have_their_reason() {
 fn where_all_are_wrong_nothing_wins() {
     let (space, mut table) = small(&[10.0, 1.0], 0);
     table.wrong = vec![0, 1];
-    let found = search(&space, &QUICK, 1, &mut table);
+    let found = block_on(search(&space, &QUICK, 1, &mut table));
     assert_eq!((found.winner, found.trials.len()), (None, 2));
 }
 
@@ -104,12 +105,16 @@ fn where_all_are_wrong_nothing_wins() {
 fn what_is_there_stays_unless_another_is_clearly_better() {
     for (other, winner) in [(9.9, 0), (9.85, 0), (9.0, 1)] {
         let (space, mut table) = small(&[10.0, other], 0);
-        assert_eq!(search(&space, &QUICK, 1, &mut table).winner, Some(winner), "10 against {other}");
+        assert_eq!(
+            block_on(search(&space, &QUICK, 1, &mut table)).winner,
+            Some(winner),
+            "10 against {other}"
+        );
     }
     // Noise that covers the difference.
     let (space, mut table) = small(&[10.0, 9.5], 0);
     table.noise = 0.2;
-    assert_eq!(search(&space, &QUICK, 1, &mut table).winner, Some(0), "intervals overlap");
+    assert_eq!(block_on(search(&space, &QUICK, 1, &mut table)).winner, Some(0), "intervals overlap");
 }
 
 #[test]
@@ -117,7 +122,7 @@ fn noise_that_hides_a_large_gain_is_sampled_away() {
     let run = |other| {
         let (space, mut table) = small(&[10.0, other], 0);
         table.spread = 0.3;
-        let found = search(&space, &QUICK, 1, &mut table);
+        let found = block_on(search(&space, &QUICK, 1, &mut table));
         (found.winner, found.trial(0).expect("tried").samples.len())
     };
     let (winner, samples) = run(8.0);
@@ -130,7 +135,7 @@ fn noise_that_hides_a_large_gain_is_sampled_away() {
 #[test]
 fn equals_go_to_the_earlier_one() {
     let (space, mut table) = small(&[10.0, 5.01, 5.0, 5.0], 0);
-    assert_eq!(search(&space, &QUICK, 1, &mut table).winner, Some(1));
+    assert_eq!(block_on(search(&space, &QUICK, 1, &mut table)).winner, Some(1));
 }
 
 /// 4 fields of 6 values; the time is a bowl with its floor at (4, 1, 3, 2).
@@ -149,7 +154,7 @@ fn large() -> (Space, Table) {
 fn a_large_space_is_descended_not_enumerated() {
     let (space, mut table) = large();
     let effort = Effort { most: 200, ..QUICK };
-    let found = search(&space, &effort, 5, &mut table);
+    let found = block_on(search(&space, &effort, 5, &mut table));
     let best = &space.configs[found.winner.expect("one wins")];
     assert_eq!(*best, json!({ "wg": 4, "rows": 1, "lanes": 3, "sg": 2 }), "the floor of the bowl");
     assert!(found.trials.len() <= 200, "{} of {} tried", found.trials.len(), space.configs.len());
@@ -160,7 +165,7 @@ fn a_large_space_is_descended_not_enumerated() {
 fn the_same_seed_goes_the_same_way_and_budgets_are_kept() {
     let run = |seed| {
         let (space, mut table) = large();
-        let found = search(&space, &QUICK, seed, &mut table);
+        let found = block_on(search(&space, &QUICK, seed, &mut table));
         (found.winner, found.trials.iter().map(|t| t.candidate).collect::<Vec<_>>())
     };
     assert_eq!(run(3), run(3), "deterministic");
@@ -173,7 +178,7 @@ fn the_roofline_ends_a_search() {
     let (mut space, mut table) = small(&[10.0, 5.0, 7.0, 6.0, 8.0, 9.0], 0);
     space.bound_us = Some(4.9);
     let effort = Effort { batch: 2, ..QUICK };
-    let found = search(&space, &effort, 1, &mut table);
+    let found = block_on(search(&space, &effort, 1, &mut table));
     assert_eq!((found.winner, found.ended), (Some(1), Ended::Bound), "{found:?}");
     assert!(found.trials.len() < 6, "the rest was not tried");
 }
@@ -184,11 +189,11 @@ fn time_that_is_up_ends_it_with_what_is_known() {
     let (space, mut table) = small(&us, 0);
     table.most_calls = 12;
     let effort = Effort { batch: 2, ..QUICK };
-    let found = search(&space, &effort, 1, &mut table);
+    let found = block_on(search(&space, &effort, 1, &mut table));
     assert_eq!(found.ended, Ended::Interrupted);
     assert!(found.trials.len() < 20 && found.winner.is_some(), "{found:?}");
     let (space, mut table) = small(&us, 0);
     table.most_calls = 0;
-    let found = search(&space, &effort, 1, &mut table);
+    let found = block_on(search(&space, &effort, 1, &mut table));
     assert_eq!(found.winner, Some(0), "no time at all leaves what is there");
 }

@@ -49,6 +49,8 @@ export interface LoadOptions {
   activations?: "f16" | "f32";
   /** The KV cache. @default "f16" */
   kv?: "f16" | "f32";
+  /** A database of kernels (`Tuned.toml`) instead of the one that was tuned in this browser. */
+  tuned?: string;
   /** Compile all kernels while loading, and not when the first answer needs them. @default true */
   warmUp?: boolean;
   /** Leave subgroup operations unused. */
@@ -97,6 +99,51 @@ export interface Piece {
   toString(): string;
 }
 
+export type TuneProgress = { phase: "tune" } & (
+  | {
+      /** Kernels done, of how many, and the next. */
+      done: number;
+      count: number;
+      kernel: string;
+    }
+  | {
+      /** A candidate that does not compute what its reference computes, or does not run, and why. */
+      refused: string;
+    }
+  | {
+      /** A kernel in use fails on this GPU. */
+      alarm: string;
+    }
+  | {
+      /** Whole tokens are compared. */
+      confirming: number;
+    }
+);
+
+export interface TuneOptions {
+  /** @default 60000 */
+  budgetMs?: number;
+  onProgress?: (progress: TuneProgress) => void;
+  /** Ends the search early, with what it has. */
+  signal?: AbortSignal;
+}
+
+export interface Tuned {
+  /** Whole tokens gained: the new kernels are in use, and kept in this browser for this GPU. */
+  kept: boolean;
+  /** Tokens a second before and after. */
+  before: number;
+  after: number;
+  /** Kernels that were searched, and those of them that others won. */
+  settled: number;
+  changed: number;
+  /** Kernels there was no time for. */
+  left: number;
+  seconds: number;
+  /** The database, as `wgforge autotune` writes it: `wgforge bench --kernels` and `LoadOptions.tuned` read it. */
+  toml: string;
+}
+
 export interface Stats {
   adapter: string;
   backend: string;
@@ -116,6 +163,8 @@ export interface Stats {
   /** Tokens the context can hold. */
   maxTokens: number;
   weightBytesPerToken: number;
+  /** Bytes a second the GPU was seen to read; `null` before `bandwidth`. */
+  readBandwidth: number | null;
   /** GPU memory in use. */
   memoryBytes: number;
   /** Memory of the WebAssembly module. */
@@ -191,6 +240,16 @@ export class WgForge {
 
   /** Forgets the conversation in the GPU's caches. */
   reset(): Promise<void>;
+
+  /** Measures how many bytes a second the GPU reads: a second's work and a gigabyte of its memory. */
+  bandwidth(): Promise<number>;
+
+  /**
+   * Searches faster kernels for this model on this GPU, each proven against a reference before it is
+   * timed. What makes whole tokens faster is used from now on, and at the next visit. The page may
+   * go on; answers wait.
+   */
+  autotune(options?: TuneOptions): Promise<Tuned>;
 
   /** Destroys the GPU device, to try what a page does then. */
   loseDevice(): Promise<void>;

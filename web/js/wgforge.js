@@ -135,6 +135,16 @@ export class WgForge {
     return this.#port.ask("reset");
   }
 
+  /** Bytes a second the GPU reads: a second's work. `stats` has it from then on. */
+  bandwidth() {
+    return this.#port.ask("bandwidth");
+  }
+
+  /** Searches faster kernels for this model on this GPU. */
+  autotune({ signal, onProgress, ...options } = {}) {
+    return this.#port.ask("autotune", [options], { signal, onEvent: onProgress });
+  }
+
   /** Destroys the GPU device, to try what a page does then. */
   loseDevice() {
     return this.#port.ask("lose");

@@ -27,6 +27,17 @@ async function adapter() {
   return { vendor, architecture, device, description, fallback: Boolean(isFallbackAdapter ?? found.isFallbackAdapter) };
 }
 
+/** Where what was tuned on an adapter is kept; browsers' updates may bring another compiler. */
+function tunedName({ vendor, architecture, device, description }) {
+  const browser = /(Firefox|Chrome|Version)\/\d+/.exec(navigator.userAgent)?.[0] ?? "browser";
+  return `${[vendor, architecture, device, description, browser].join(" ").replaceAll(/[^\w.]+/g, "-")}.toml`;
+}
+
+async function tunedHere(info) {
+  const store = await openStore();
+  return (await store?.list(".tuned").catch(() => null))?.get(tunedName(info))?.text();
+}
+
 function askForSubgroups() {
   const request = GPUAdapter.prototype.requestDevice;
   if (request.wgforge) return;
@@ -81,8 +92,9 @@ async function openEngine(id, source, options) {
     const bytesPerSecond = loaded / Math.max((told - begun) / 1000, 1e-3);
     postMessage({ id, event: { phase: "upload", loaded, total, bytesPerSecond, secondsLeft: Math.max(total - loaded, 0) / bytesPerSecond } });
   };
+  const tuned = options.tuned ?? (await tunedHere(info));
   const { maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits } = options;
-  const text = JSON.stringify({ label: source.label, adapter: info, maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits });
+  const text = JSON.stringify({ label: source.label, adapter: info, tuned, maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits });
   postMessage({ id, event: { phase: "upload", loaded: 0, total, bytesPerSecond: 0, secondsLeft: null } });
   const opened = await open(source.config, source.generation ?? undefined, source.tokenizer, source.files, text, progress);
   device = opened.device();
@@ -146,9 +158,24 @@ const methods = {
   encode: (id, text) => Array.from(ready().encode(text)),
   stats: () => report(),
   reset: () => ready().reset(),
+  bandwidth: () => ready().bandwidth(),
+  async autotune(id, { budgetMs = 60_000 } = {}) {
+    const tell = (text) => {
+      const event = JSON.parse(text);
+      if (Object.keys(event).length) postMessage({ id, event: { phase: "tune", ...event } });
+      return stopped.has(id);
+    };
+    const result = JSON.parse(await ready().autotune(budgetMs, tell));
+    if (result.kept) {
+      const store = await openStore();
+      const bytes = new TextEncoder().encode(result.toml);
+      await store?.write(".tuned", tunedName(await adapter()), bytes).catch(() => {});
+    }
+    return result;
+  },
   async models() {
     const store = await openStore();
-    return store ? store.models() : [];
+    return store ? (await store.models()).filter((name) => !name.startsWith(".")) : [];
   },
   async remove(id, model) {
     const store = await openStore();

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use js_sys::Function;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::{
     adapter::AdapterInfo,
     error::{js, named, usage},
     file::{JsFile, Reader},
+    tune::{tune, with_tuned},
 };
 
 /// What [`open`] is told beside the files.
@@ -27,6 +29,8 @@ struct OpenOptions {
     /// What to call the model.
     label: String,
     adapter: AdapterInfo,
+    /// A database that was tuned in this browser.
+    tuned: Option<String>,
     /// Tokens of a prefill chunk.
     chunk: Option<u32>,
     /// Largest binding to use, bytes.
@@ -94,6 +98,8 @@ struct Report {
     max_tokens: usize,
     weight_bytes_per_token: u64,
     memory_bytes: u64,
+    /// Bytes a second this device was seen to read; `None` before [`Engine::bandwidth`].
+    read_bandwidth: Option<f64>,
     load_seconds: f64,
     last: Option<Answer>,
 }
@@ -122,8 +128,9 @@ pub struct Engine {
     tokenizer: Tokenizer,
     chat: Option<Chat>,
     conversation: Conversation,
-    kernels: String,
+    kernels: Kernels,
     why: String,
+    read_gb_s: Option<f64>,
     load_s: f64,
     last: Option<Answer>,
 }
@@ -168,8 +175,13 @@ pub async fn open(
     })
     .await
     .map_err(js)?;
-    let (kernels, why) = Kernels::embedded(device.report());
-    let source = kernels.source().to_owned();
+    let (mut kernels, mut why) = Kernels::embedded(device.report());
+    if let Some(toml) = &options.tuned {
+        match with_tuned(&kernels, device.report(), toml) {
+            Ok((better, reason)) => (kernels, why) = (better, format!("{reason}; else {why}")),
+            Err(reason) => why = format!("{why}; what was tuned here is not used: {reason}"),
+        }
+    }
     let model_options = Options {
         binding_limit: options.max_binding_bytes,
         chunk: options.chunk.unwrap_or(Options::default().chunk),
@@ -181,7 +193,7 @@ pub async fn open(
     let mut done = 0.0;
     let model = Model::load(
         &Arc::new(checkpoint),
-        Target::Gpu(device.clone(), kernels),
+        Target::Gpu(device.clone(), kernels.clone()),
         &model_options,
         &mut |bytes| {
             done += bytes as f64;
@@ -203,8 +215,9 @@ pub async fn open(
         tokenizer,
         chat,
         conversation: Conversation::default(),
-        kernels: source,
+        kernels,
         why,
+        read_gb_s: None,
         load_s,
         last: None,
     })
@@ -270,7 +283,7 @@ impl Engine {
             adapter: adapter.name.clone(),
             backend: adapter.backend.clone(),
             device_type: adapter.device_type.clone(),
-            kernels: self.kernels.clone(),
+            kernels: self.kernels.source().to_owned(),
             why: self.why.clone(),
             class: adapter.caps.class(),
             model: self.model.label().to_owned(),
@@ -281,10 +294,37 @@ impl Engine {
             max_tokens: self.model.config().max_position,
             weight_bytes_per_token: self.model.weight_bytes_per_token(),
             memory_bytes: self.model.memory_in_use(),
+            read_bandwidth: self.read_gb_s.map(|rate| rate * 1e9),
             load_seconds: self.load_s,
             last: self.last.clone(),
         };
         serde_json::to_string(&report).unwrap_or_default()
+    }
+
+    /// Measures what the device reads a second, in bytes: a second's work, and a gigabyte of GPU
+    /// memory for as long, or what there is.
+    ///
+    /// # Errors
+    /// A device without room, or one that fails.
+    pub async fn bandwidth(&mut self) -> Result<f64, JsValue> {
+        let rate = wgforge_autotune::read_gb_s(&self.device).await.map_err(js)?;
+        self.read_gb_s = Some(rate);
+        Ok(rate * 1e9)
+    }
+
+    /// Tunes the kernels of this model within `budget_ms`; gives what became of it as JSON. The
+    /// conversation's caches are emptied.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub async fn autotune(&mut self, budget_ms: u32, tell: Function) -> Result<String, JsValue> {
+        self.reset();
+        let budget = Duration::from_millis(budget_ms.into());
+        let tuned = tune(&self.device, &mut self.model, &mut self.kernels, budget, &tell).await?;
+        if tuned.kept {
+            self.why = "tuned in this browser on this adapter".into();
+        }
+        Ok(serde_json::to_string(&tuned).unwrap_or_default())
     }
 
     /// Forgets the conversation.

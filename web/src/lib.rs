@@ -10,5 +10,6 @@ mod adapter;
 mod engine;
 mod error;
 mod file;
+mod tune;
 
 pub use engine::{DeviceHandle, Engine, open};

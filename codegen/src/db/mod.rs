@@ -8,6 +8,8 @@
 mod parse;
 #[cfg(feature = "render")]
 mod render;
+#[cfg(feature = "render")]
+pub use render::native_hash;
 mod write;
 
 use serde::{Deserialize, Serialize};

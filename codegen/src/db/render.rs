@@ -46,6 +46,9 @@ impl Entry {
 }
 
 /// The hash a database records: of the native text, whatever the target of a build.
-fn native_hash(variant: &Variant) -> Result<String, Error> {
+///
+/// # Errors
+/// A template that does not render this variant.
+pub fn native_hash(variant: &Variant) -> Result<String, Error> {
     Ok(blake3::hash(variant.wgsl(Target::Native)?.as_bytes()).to_hex().to_string())
 }
