@@ -2,7 +2,7 @@
 //! dispatches of which the second waits for the first. Measured, not looked up.
 
 use wgforge_codegen::{Arithmetic, Cost};
-use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Recorder, Result};
+use wgforge_runtime::{Access, BindGroup, Binding, Device, KernelSource, Pipeline, Result};
 
 use crate::{bandwidth::read_gb_s_by, coop, time::Clock};
 
@@ -202,7 +202,7 @@ impl Rate {
 
     /// Runs once and waits.
     pub(crate) async fn run(&self, device: &Device) -> Result<()> {
-        let mut recorder = Recorder::new(device, "filling");
+        let mut recorder = wgforge_runtime::Recorder::new(device, "filling");
         let groups = [u32::try_from(self.groups).unwrap_or(1), 1, 1];
         recorder.pass("filling").dispatch(&self.pipeline, &self.group, groups)?;
         recorder.submit().wait().await

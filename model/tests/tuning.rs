@@ -63,3 +63,36 @@ fn other_kernels_compute_the_same_without_loading_again() {
     let now = model.memory_in_use();
     assert!(now <= memory + memory / 8, "{now} bytes are held where {memory} were");
 }
+
+/// What embedded databases say, and what is joined, depends on the adapter: kernels given later must
+/// know it as those a model was loaded with.
+#[test]
+fn the_same_kernels_again_are_the_same_plan() {
+    let Some(device) = common::device() else { return };
+    let (kernels, why) = Kernels::embedded(device.report());
+    assert!(!why.is_empty(), "it says why");
+    let Some(mut model) = common::load(&common::demo(), true, &Options::default()) else { return };
+    let dispatches = |model: &mut Model| {
+        model.take_dispatches();
+        greedy(model);
+        model.take_dispatches()
+    };
+    let loaded = Kernels::generic(device.caps());
+    model.set_kernels(loaded.clone());
+    let generic = dispatches(&mut model);
+    model.set_kernels(loaded);
+    assert_eq!(dispatches(&mut model), generic, "the untuned ones twice");
+    model.set_kernels(kernels.clone());
+    let tuned = dispatches(&mut model);
+    model.set_kernels(kernels.with(&[]));
+    assert_eq!(dispatches(&mut model), tuned, "the embedded ones twice");
+    if device.report().device_type == "cpu" {
+        // In software untuned kernels join nothing: every step is a dispatch.
+        let apart = {
+            model.set_kernels(Kernels::generic(device.caps()));
+            model.set_fusion(Some(Fusion::NONE));
+            dispatches(&mut model)
+        };
+        assert_eq!(generic, apart, "{generic} dispatches joined, {apart} apart");
+    }
+}

@@ -137,6 +137,8 @@ async function send(text) {
         requestAnimationFrame(draw);
       }
     }
+    // A second of a GPU's time, once; in software it would be many.
+    if (!stats.readBandwidth && stats.deviceType !== "cpu") await model.bandwidth().catch(() => {});
     stats = await model.stats();
     const { last } = stats;
     message.about = `${last.tokens} tokens, ${last.tokensPerSecond.toFixed(1)} tokens/s${last.ended === "abort" ? ", stopped" : last.ended === "length" ? ", cut off at the limit" : ""}`;
@@ -314,6 +316,30 @@ $("max-tokens").onchange = () => {
 $("thinking").onchange = () => {
   state.thinking = $("thinking").checked;
   keep();
+};
+
+$("tune").onclick = async () => {
+  if (!model || answer) return;
+  $("tune").disabled = true;
+  try {
+    const onProgress = (event) => {
+      if (event.kernel) $("tune-text").textContent = `${event.done} of ${event.count}: ${event.kernel}`;
+      else if (event.confirming !== undefined) $("tune-text").textContent = "Comparing whole tokens";
+    };
+    const tuned = await model.autotune({ budgetMs: 60_000, onProgress });
+    const speeds = `${tuned.before.toFixed(1)} tokens/s before, ${tuned.after.toFixed(1)} after`;
+    $("tune-text").textContent = tuned.changed
+      ? `${tuned.changed} of ${tuned.settled} kernels changed: ${speeds}; ${tuned.kept ? "kept" : "not kept"}.`
+      : `${tuned.settled} kernels searched, none faster.`;
+    $("tuned").href = URL.createObjectURL(new Blob([tuned.toml], { type: "application/toml" }));
+    $("tuned").hidden = false;
+    stats = await model.stats();
+    meter();
+  } catch (error) {
+    $("tune-text").textContent = explain(error);
+  } finally {
+    $("tune").disabled = false;
+  }
 };
 
 $("model-url").onfocus = () => (document.querySelector("input[name=model][value=other]").checked = true);

@@ -1,7 +1,8 @@
 // The page, driven as a visitor does, on the demo model.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -122,6 +123,34 @@ test("a conversation that goes on runs only what is new", async () => {
     return (await wgforge.model.stats()).last.knownTokens;
   });
   assert.ok(known >= 10, `${known} tokens were known`);
+});
+
+test("kernels are tuned in the page, kept, and readable elsewhere", async () => {
+  const { tuned, events, bandwidth } = await page.evaluate(async () => {
+    const events = [];
+    const tuned = await wgforge.model.autotune({ budgetMs: 30_000, onProgress: (event) => events.push(event) });
+    return { tuned, events, bandwidth: await wgforge.model.bandwidth() };
+  });
+  console.log(`# tuned ${tuned.settled} kernels in ${tuned.seconds.toFixed(0)} s, ${tuned.changed} changed: ${tuned.before.toFixed(1)} and ${tuned.after.toFixed(1)} tokens/s`);
+  assert.ok(tuned.settled >= 3, JSON.stringify(tuned));
+  assert.ok(tuned.seconds < 90, `${tuned.seconds} s`);
+  assert.ok(events.some((event) => event.count > 10 && event.kernel), "it tells what it does");
+  assert.equal(events.filter((event) => event.alarm).length, 0, JSON.stringify(events));
+  assert.ok(bandwidth > 1e8, `${bandwidth} bytes a second`);
+  // Whatever it chose computes the same, here and in the native program.
+  assert.deepEqual((await complete(page, { temperature: 0, maxTokens: 40 })).ids, greedy);
+  const file = join(SHOTS, "tuned.toml");
+  writeFileSync(file, tuned.toml);
+  const program = process.env.WGFORGE ?? join(ROOT, "target/debug/wgforge");
+  const env = { ...process.env, VK_ICD_FILENAMES: process.env.SWIFTSHADER ?? "/usr/lib/chromium/vk_swiftshader_icd.json" };
+  const args = ["run", "--kernels", file, "--tokens", prompt.join(), "--max-new", "40", "--temperature", "0", "--activations", "f32", "--kv", "f32", "--json"];
+  const native = JSON.parse(execFileSync(program, args, { env, stdio: ["ignore", "pipe", "ignore"] }));
+  assert.deepEqual(native.tokens, greedy);
+  // At the next visit it is there, where whole tokens gained.
+  await page.reload();
+  await ready(page);
+  const { why } = await page.evaluate(() => wgforge.model.stats());
+  assert.equal(why.includes("tuned in this browser"), tuned.kept, why);
 });
 
 test("mistakes have names", async () => {

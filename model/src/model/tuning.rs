@@ -71,8 +71,10 @@ impl Model {
     /// Computes with other kernels from now on; the weights stay where they are. Programs are made
     /// again when they are next needed, with buffers as these kernels want them. The sequence and
     /// its caches stay. Nothing happens in the reference, which has no kernels.
-    pub fn set_kernels(&mut self, kernels: Kernels) {
+    pub fn set_kernels(&mut self, mut kernels: Kernels) {
         let Backend::Gpu(gpu) = &mut self.backend else { return };
+        // As when loading: which embedded kernels apply, and what is joined, depends on the adapter.
+        kernels.prefer(gpu.device.report());
         gpu.kernels = kernels;
         self.forget_programs();
     }
