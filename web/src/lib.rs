@@ -1,7 +1,7 @@
 //! The engine behind the npm package: a model on the browser's WebGPU, driven by a worker.
 //!
 //! JavaScript finds the files, keeps them and shows what happens (`web/js`); this side reads them
-//! through [`JsFile`](file::JsFile), fills the GPU, and generates. One [`Engine`](engine::Engine) is
+//! through `JsFile`, fills the GPU, and generates. One `Engine` is
 //! one model with one conversation in its caches.
 
 #![cfg(target_arch = "wasm32")]
