@@ -11,6 +11,8 @@ const PIECE = 16 << 20;
 /** Requests at a time. More do not help: servers limit a visitor, not a request. */
 const AT_ONCE = 4;
 const TRIES = 6;
+/** A connection that is silent for so long is given up, ms. */
+const SILENCE = 30_000;
 /** Largest header of a weights file that is believed. */
 const MAX_HEADER = 100e6;
 
@@ -72,6 +74,8 @@ function final(name, message) {
 async function range(url, start, end, { signal, onBytes }) {
   const headers = { Range: `bytes=${start}-${end - 1}` };
   return request(url, { headers, signal, optional: true }, async (response) => {
+    let alarm;
+    const silence = () => new Promise((_, reject) => (alarm = setTimeout(reject, SILENCE, new Error("the connection fell silent"))));
     const size = Number(/\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1]);
     if (response.status !== 206 || !Number.isSafeInteger(size)) {
       throw final("NetworkError", `${url}: the server gives no ranges (it answered ${response.status}); use one that does, or download the files and drop them on the page`);
@@ -81,7 +85,11 @@ async function range(url, start, end, { signal, onBytes }) {
     let at = 0;
     try {
       for (const reader = response.body.getReader(); ; ) {
-        const { done, value } = await reader.read();
+        const read = reader.read();
+        const { done, value } = await Promise.race([read, silence()]).catch((error) => {
+          reader.cancel().catch(() => {});
+          throw error;
+        }).finally(() => clearTimeout(alarm));
         if (done) break;
         if (at + value.length > wanted) throw new Error(`more than the ${wanted} bytes asked for`);
         bytes.set(value, at);
@@ -133,6 +141,16 @@ class Meter {
   }
 }
 
+/** Writes a file where files are kept. */
+async function keep({ store, model }, name, bytes) {
+  try {
+    await store?.write(model, name, bytes);
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error;
+    throw named("QuotaError", `the browser gives this page no more room (${megabytes(bytes.length)} more were needed); free disk space, or remove other models`);
+  }
+}
+
 /** One weights file: what is known of it, and the pieces that are kept. */
 class Weights {
   constructor(context, name) {
@@ -140,8 +158,9 @@ class Weights {
     this.about = null;
   }
 
+  /** Named by its number, the version of the file it is of, and its own content. */
   piece(number, hash) {
-    return `${this.name}.${String(number).padStart(5, "0")}.${hash}`;
+    return `${this.name}.${String(number).padStart(5, "0")}.${this.about.version}.${hash}`;
   }
 
   /** Bytes of one piece: the last is shorter. */
@@ -151,25 +170,16 @@ class Weights {
 
   /** Pieces that are kept, by number: only those with a whole name and the right size. */
   kept() {
-    const pattern = new RegExp(`^${this.name.replaceAll(".", "\\.")}\\.(\\d{5})\\.([0-9a-f]{64})$`);
     const pieces = new Map();
+    if (!this.about) return pieces;
+    const pattern = new RegExp(`^${this.name.replaceAll(".", "\\.")}\\.(\\d{5})\\.${this.about.version}\\.([0-9a-f]{64})$`);
     for (const [name, blob] of this.files) {
       const match = pattern.exec(name);
-      if (!match || !this.about) continue;
+      if (!match) continue;
       const number = Number(match[1]);
       if (blob.size === this.length(number)) pieces.set(number, { blob, hash: match[2] });
     }
     return pieces;
-  }
-
-  async keep(name, bytes) {
-    if (!this.store) return;
-    try {
-      await this.store.write(this.model, name, bytes);
-    } catch (error) {
-      if (error.name !== "QuotaExceededError") throw error;
-      throw named("QuotaError", `the browser gives this page no more room (${megabytes(bytes.length)} more were needed); free disk space, or remove other models`);
-    }
   }
 
   /** Size, header and needed pieces: from an earlier visit, or from the server. False: no such file. */
@@ -178,8 +188,12 @@ class Weights {
     const known = this.files.get(aboutName);
     if (known) {
       try {
-        this.about = JSON.parse(await known.text());
-        return true;
+        const about = JSON.parse(await known.text());
+        const whole = Array.isArray(about.pieces) && [about.size, about.pieceBytes].every(Number.isSafeInteger);
+        if (whole && typeof about.version === "string") {
+          this.about = about;
+          return true;
+        }
       } catch {
         // Written by another version, or damaged: as if it were not there.
       }
@@ -201,10 +215,12 @@ class Weights {
     } catch (error) {
       throw named("ModelError", `${this.url}: its header is not as it must be: ${error.message}`);
     }
-    this.about = { size, tag, pieceBytes: this.pieceBytes, pieces: needed(header, dataStart, size, this.pieceBytes, this.skip) };
-    if (this.store) await this.keep(aboutName, new TextEncoder().encode(JSON.stringify(this.about)));
-    const name = this.piece(0, await sha256(first.bytes));
-    await this.keep(name, first.bytes);
+    const hash = await sha256(first.bytes);
+    const version = (await sha256(new TextEncoder().encode(`${size} ${tag} ${this.pieceBytes} ${hash}`))).slice(0, 16);
+    this.about = { size, tag, version, pieceBytes: this.pieceBytes, pieces: needed(header, dataStart, size, this.pieceBytes, this.skip) };
+    await keep(this, aboutName, new TextEncoder().encode(JSON.stringify(this.about)));
+    const name = this.piece(0, hash);
+    await keep(this, name, first.bytes);
     this.files.set(name, new Blob([first.bytes]));
     return true;
   }
@@ -231,6 +247,7 @@ class Weights {
       }
       if (this.signal?.aborted) throw aborted();
     }
+    let changed = false;
     const stop = new AbortController();
     this.signal?.addEventListener("abort", () => stop.abort(), { once: true });
     const one = async () => {
@@ -240,16 +257,18 @@ class Weights {
         const got = await range(this.url, start, end, { signal: stop.signal, onBytes: (n) => meter.add(n) });
         if (!got) throw named("NetworkError", `${this.url}: the file is gone`);
         if (got.size !== this.about.size || (got.tag && this.about.tag && got.tag !== this.about.tag)) {
-          await this.store?.remove(this.model).catch(() => {});
+          changed = true;
           throw named("NetworkError", `${this.url}: the file changed while it was fetched; load again to begin anew`);
         }
         const name = this.piece(number, await sha256(got.bytes));
-        await this.keep(name, got.bytes);
+        await keep(this, name, got.bytes);
       }
     };
     const workers = Array.from({ length: AT_ONCE }, () => one().catch((error) => (stop.abort(), Promise.reject(error))));
     const outcomes = await Promise.allSettled(workers);
     const failed = outcomes.filter((o) => o.status === "rejected").map((o) => o.reason);
+    // Only now: nobody writes any more.
+    if (changed) await this.store?.remove(this.model).catch(() => {});
     // The first cause, and not those that were stopped for it.
     if (failed.length) throw this.signal?.aborted ? aborted() : (failed.find((e) => e.name !== "AbortError") ?? failed[0]);
   }
@@ -268,15 +287,31 @@ class Weights {
   }
 }
 
-/** A small file, from an earlier visit or the server; null where there is none. */
+/** A small JSON file, from an earlier visit or the server; null where there is none. */
 async function small(context, name, meter, optional) {
-  const known = context.files.get(name);
-  if (known) return new Uint8Array(await known.arrayBuffer());
+  const absent = `${name}.absent`;
+  for (const [kept, blob] of context.files) {
+    if (optional && kept === absent) return null;
+    const hash = kept.startsWith(`${name}.`) ? kept.slice(name.length + 1) : "";
+    if (!/^[0-9a-f]{64}$/.test(hash)) continue;
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    // What a closed tab left half-written is fetched again.
+    if ((await sha256(bytes)) === hash) return bytes;
+  }
   const url = new URL(name, context.base).href;
   const bytes = await request(url, { signal: context.signal, optional }, async (response) => new Uint8Array(await response.arrayBuffer()));
-  if (!bytes) return null;
+  if (!bytes) {
+    await keep(context, absent, new Uint8Array(1));
+    return null;
+  }
+  try {
+    JSON.parse(new TextDecoder().decode(bytes));
+  } catch (error) {
+    // A login page, perhaps. Not to be kept.
+    throw named("ModelError", `${url}: not readable as JSON: ${error.message}`);
+  }
   meter.add(bytes.length);
-  await context.store?.write(context.model, name, bytes);
+  await keep(context, `${name}.${await sha256(bytes)}`, bytes);
   return bytes;
 }
 
@@ -320,7 +355,9 @@ export async function download(base, { store, signal, onProgress, pieceBytes = P
 
 async function weightsFiles(context, meter) {
   const single = new Weights(context, "model.safetensors");
-  if (await single.look()) return [single];
+  // A model in shards has no such file; its index, where it is kept, says so without asking.
+  const shards = [...context.files.keys()].some((name) => name.startsWith("model.safetensors.index.json.") && !name.endsWith(".absent"));
+  if (!shards && (await single.look())) return [single];
   const index = await small(context, "model.safetensors.index.json", meter, true);
   if (!index) throw named("NetworkError", `${context.base}: there is neither model.safetensors nor model.safetensors.index.json; is this a model's folder?`);
   const map = JSON.parse(new TextDecoder().decode(index)).weight_map ?? {};

@@ -6,9 +6,12 @@ export function named(name, message) {
   return error;
 }
 
-/** What crosses from the worker to the page. */
+const KNOWN = /^(Abort|NoAdapter|OutOfMemory|DeviceLost|Device|Quota|Network|Read|Model|ContextOverflow|Usage|Worker)Error$/;
+
+/** What crosses from the worker to the page; names that nobody documented are the worker's fault. */
 export function packed(error) {
-  return { name: error?.name ?? "Error", message: error?.message ?? String(error) };
+  const name = error?.name === "QuotaExceededError" ? "QuotaError" : error?.name;
+  return { name: KNOWN.test(name) ? name : "WorkerError", message: error?.message ?? String(error) };
 }
 
 export function unpacked({ name, message }) {

@@ -56,7 +56,9 @@ class PrivateFiles {
   }
 
   async remove(model, name) {
-    if (name === undefined) await this.root.removeEntry(model, { recursive: true });
+    if (name === undefined) await this.root.removeEntry(model, { recursive: true }).catch((error) => {
+      if (error.name !== "NotFoundError") throw error;
+    });
     else await (await this.folder(model)).removeEntry(name);
   }
 

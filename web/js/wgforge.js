@@ -68,14 +68,24 @@ export class WgForge {
 
   static async load({ signal, onProgress, ...options } = {}) {
     const port = new Port();
-    // Only a window may ask that what is kept be kept for long.
-    await globalThis.navigator?.storage?.persist?.().catch(() => false);
+    // Only a window may ask that what is kept be kept for long; some browsers ask the visitor first.
+    if (options.keep ?? true) globalThis.navigator?.storage?.persist?.().catch(() => false);
+    // What fills the GPU cannot be interrupted, but ended: nothing it has done is worth keeping.
+    let fetching = true;
+    const end = () => fetching || port.close(aborted());
+    const onEvent = (event) => {
+      if (event.phase === "upload" || event.phase === "compile") fetching = false;
+      onProgress?.(event);
+    };
+    signal?.addEventListener("abort", end);
     try {
-      await port.ask("load", [{ model: "demo", ...options }], { signal, onEvent: onProgress });
+      await port.ask("load", [{ model: "demo", ...options }], { signal, onEvent });
       return new WgForge(port);
     } catch (error) {
       port.close(error);
       throw error;
+    } finally {
+      signal?.removeEventListener("abort", end);
     }
   }
 

@@ -28,14 +28,15 @@ async function adapter() {
 }
 
 /** Where what was tuned on an adapter is kept; browsers' updates may bring another compiler. */
-function tunedName({ vendor, architecture, device, description }) {
+function tunedName({ vendor, architecture, device, description }, label, { noF16, noSubgroups, baselineLimits }) {
   const browser = /(Firefox|Chrome|Version)\/\d+/.exec(navigator.userAgent)?.[0] ?? "browser";
-  return `${[vendor, architecture, device, description, browser].join(" ").replaceAll(/[^\w.]+/g, "-")}.toml`;
+  const less = [noF16 && "no-f16", noSubgroups && "no-subgroups", baselineLimits && "baseline"].filter(Boolean);
+  return `${[vendor, architecture, device, description, browser, label, ...less].join(" ").replaceAll(/[^\w.]+/g, "-")}.toml`;
 }
 
-async function tunedHere(info) {
+async function tunedHere(info, label, options) {
   const store = await openStore();
-  return (await store?.list(".tuned").catch(() => null))?.get(tunedName(info))?.text();
+  return (await store?.list(".tuned").catch(() => null))?.get(tunedName(info, label, options))?.text();
 }
 
 function askForSubgroups() {
@@ -80,8 +81,8 @@ async function fetchModel(id, { model, files, keep = true, revision, pieceBytes 
 }
 
 async function openEngine(id, source, options) {
-  askForSubgroups();
   const info = await adapter();
+  askForSubgroups();
   const total = source.files.reduce((sum, file) => sum + (file.pieces?.reduce((n, p) => n + p.blob.size, 0) ?? file.size), 0);
   const begun = performance.now();
   let told = 0;
@@ -92,7 +93,7 @@ async function openEngine(id, source, options) {
     const bytesPerSecond = loaded / Math.max((told - begun) / 1000, 1e-3);
     postMessage({ id, event: { phase: "upload", loaded, total, bytesPerSecond, secondsLeft: Math.max(total - loaded, 0) / bytesPerSecond } });
   };
-  const tuned = options.tuned ?? (await tunedHere(info));
+  const tuned = options.tuned ?? (await tunedHere(info, source.label, options));
   const { maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits } = options;
   const text = JSON.stringify({ label: source.label, adapter: info, tuned, maxBindingBytes, chunk, activations, kv, noSubgroups, noF16, baselineLimits });
   postMessage({ id, event: { phase: "upload", loaded: 0, total, bytesPerSecond: 0, secondsLeft: null } });
@@ -108,6 +109,8 @@ async function openEngine(id, source, options) {
 async function load(id, options) {
   engine?.free();
   engine = null;
+  // Before gigabytes are fetched for a browser that cannot use them.
+  await adapter();
   module ??= init({ module_or_path: new URL("../engine/wgforge_web_bg.wasm", import.meta.url) });
   // Downloading and compiling at the same time.
   const [source, wasm] = await Promise.all([fetchModel(id, options), module]);
@@ -169,7 +172,7 @@ const methods = {
     if (result.kept) {
       const store = await openStore();
       const bytes = new TextEncoder().encode(result.toml);
-      await store?.write(".tuned", tunedName(await adapter()), bytes).catch(() => {});
+      await store?.write(".tuned", tunedName(await adapter(), opened.source.label, opened.options), bytes).catch(() => {});
     }
     return result;
   },
@@ -185,8 +188,10 @@ const methods = {
 
 // One after the other: there is one engine.
 let queue = Promise.resolve();
+let running = null;
 
 async function run({ id, method, args }) {
+  running = id;
   try {
     if (stopped.has(id)) throw aborted();
     const result = await methods[method](id, ...args);
@@ -203,6 +208,8 @@ self.onmessage = ({ data }) => {
   if (data.abort !== undefined) {
     stopped.add(data.abort);
     signals.get(data.abort)?.abort();
+    // What waits for its turn need not wait to be stopped.
+    if (data.abort !== running) postMessage({ id: data.abort, error: packed(aborted()) });
   } else if (data.method === "lose") {
     // In the midst of an answer: that is what it is for.
     device?.destroy();

@@ -16,6 +16,10 @@ let model = null;
 let stats = null;
 let answer = null;
 let loading = null;
+/** Files the model came from, if it came from files. */
+let source;
+let bandwidthTried = false;
+let tuning = null;
 
 function restored() {
   try {
@@ -90,7 +94,7 @@ function toEnd() {
 // ---- answers ----
 
 async function send(text) {
-  if (!model || answer) return;
+  if (!model || answer || tuning) return;
   if (text.trim()) state.messages.push({ role: "user", content: text });
   else if (!state.messages.length) return;
   $("prompt").value = "";
@@ -138,14 +142,21 @@ async function send(text) {
       }
     }
     // A second of a GPU's time, once; in software it would be many.
-    if (!stats.readBandwidth && stats.deviceType !== "cpu") await model.bandwidth().catch(() => {});
+    if (stats && !bandwidthTried && stats.deviceType !== "cpu") {
+      bandwidthTried = true;
+      await model.bandwidth().catch(() => {});
+    }
     stats = await model.stats();
     const { last } = stats;
-    message.about = `${last.tokens} tokens, ${last.tokensPerSecond.toFixed(1)} tokens/s${last.ended === "abort" ? ", stopped" : last.ended === "length" ? ", cut off at the limit" : ""}`;
+    if (last) message.about = `${last.tokens} tokens, ${last.tokensPerSecond.toFixed(1)} tokens/s${last.ended === "abort" ? ", stopped" : last.ended === "length" ? ", cut off at the limit" : ""}`;
     status("");
   } catch (error) {
     message.error = explain(error);
-    if (error.name === "WorkerError" || error.name === "DeviceLostError") model = null;
+    // Whoever cannot even be asked how it is must be loaded again.
+    if (model && !(await model.stats().catch(() => null))) {
+      model.dispose();
+      model = null;
+    }
   } finally {
     answer = null;
     node.removeAttribute("aria-busy");
@@ -153,7 +164,7 @@ async function send(text) {
     meter();
     keep();
     busy();
-    if (!model) load();
+    if (!model && !loading) load(source);
   }
 }
 
@@ -193,6 +204,7 @@ function progress(event) {
 }
 
 async function load(files) {
+  source = files;
   loading?.abort();
   const controller = (loading = new AbortController());
   model?.dispose();
@@ -319,14 +331,16 @@ $("thinking").onchange = () => {
 };
 
 $("tune").onclick = async () => {
+  if (tuning) return tuning.abort();
   if (!model || answer) return;
-  $("tune").disabled = true;
+  tuning = new AbortController();
+  $("tune").textContent = "Stop";
   try {
     const onProgress = (event) => {
       if (event.kernel) $("tune-text").textContent = `${event.done} of ${event.count}: ${event.kernel}`;
       else if (event.confirming !== undefined) $("tune-text").textContent = "Comparing whole tokens";
     };
-    const tuned = await model.autotune({ budgetMs: 60_000, onProgress });
+    const tuned = await model.autotune({ budgetMs: 60_000, onProgress, signal: tuning.signal });
     const speeds = `${tuned.before.toFixed(1)} tokens/s before, ${tuned.after.toFixed(1)} after`;
     $("tune-text").textContent = tuned.changed
       ? `${tuned.changed} of ${tuned.settled} kernels changed: ${speeds}; ${tuned.kept ? "kept" : "not kept"}.`
@@ -338,7 +352,8 @@ $("tune").onclick = async () => {
   } catch (error) {
     $("tune-text").textContent = explain(error);
   } finally {
-    $("tune").disabled = false;
+    tuning = null;
+    $("tune").textContent = "Tune for this GPU";
   }
 };
 

@@ -74,7 +74,7 @@ function table(all, at) {
 }
 
 /** The nodes of a text. */
-export function markdown(text) {
+export function markdown(text, depth = 0) {
   const all = text.split("\n");
   const nodes = [];
   for (let at = 0; at < all.length; ) {
@@ -101,10 +101,10 @@ export function markdown(text) {
       let node;
       [node, at] = table(all, at);
       nodes.push(node);
-    } else if (line.startsWith(">")) {
+    } else if (line.startsWith(">") && depth < 8) {
       const start = at;
       while (at < all.length && all[at].startsWith(">")) at++;
-      nodes.push(make("blockquote", ...markdown(all.slice(start, at).map((l) => l.replace(/^> ?/, "")).join("\n"))));
+      nodes.push(make("blockquote", ...markdown(all.slice(start, at).map((l) => l.replace(/^> ?/, "")).join("\n"), depth + 1)));
     } else {
       const start = at++;
       while (at < all.length && all[at].trim() !== "" && !begins(all[at])) at++;

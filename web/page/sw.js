@@ -32,7 +32,10 @@ self.addEventListener("fetch", (event) => {
       const cache = await caches.open(CACHE);
       try {
         const response = await fetch(request);
-        if (response.ok && response.status === 200 && !new URL(request.url).search) await cache.put(request, response.clone());
+        if (response.status === 200 && (await cache.match(request))) {
+          // Newer than the one from the visit before. A full disk is no reason to fail.
+          event.waitUntil(cache.put(request, response.clone()).catch(() => {}));
+        }
         return response;
       } catch (error) {
         const kept = await cache.match(request, { ignoreSearch: true, ignoreVary: true });

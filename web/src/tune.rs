@@ -101,7 +101,10 @@ pub(crate) async fn tune(
     };
     let session = autotune::tune(device, &request, &mut Evidence::none(), &mut observer, &stop)
         .await
-        .map_err(|e| named("DeviceError", &e.to_string()))?;
+        .map_err(|e| match e {
+            autotune::Error::Device(lost) => js(lost),
+            other => named("DeviceError", &other.to_string()),
+        })?;
     let changes =
         |one: &&autotune::Settled| one.before.as_ref().is_none_or(|b| b.config != one.winner.config);
     let changed = session.settled.iter().filter(changes).count();
@@ -112,9 +115,18 @@ pub(crate) async fn tune(
     if changed > 0 {
         // One after the other, so that a drift of clocks meets both.
         for round in 0..=ROUNDS {
-            for (kernels, times) in [(&*kernels, &mut before), (&tuned, &mut after)] {
-                model.set_kernels(kernels.clone());
-                let speed = speed(model).await?;
+            if stop.load(Ordering::SeqCst) {
+                // Too few to say anything: what there was stays.
+                after.clear();
+                break;
+            }
+            for (candidate, times) in [(&*kernels, &mut before), (&tuned, &mut after)] {
+                model.set_kernels(candidate.clone());
+                let outcome = speed(model).await;
+                if outcome.is_err() {
+                    model.set_kernels(kernels.clone());
+                }
+                let speed = outcome?;
                 // The first of each compiles.
                 if round > 0 {
                     times.push(speed);

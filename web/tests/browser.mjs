@@ -29,7 +29,7 @@ export async function browse(profile) {
       "--enable-unsafe-webgpu",
     ],
   });
-  context.setDefaultTimeout(120_000);
+  context.setDefaultTimeout(300_000);
   return {
     context,
     async close() {

@@ -11,7 +11,7 @@ import { serve } from "./server.mjs";
 
 const PIECE = 1 << 18;
 const folder = mkdtempSync(join(tmpdir(), "wgforge-model-"));
-const server = { site: null, sent: 0, limit: Infinity, ranges: [] };
+const server = { site: null, sent: 0, limit: Infinity, ranges: [], tag: () => '"1"' };
 let browser;
 let page;
 
@@ -29,7 +29,10 @@ before(async () => {
           request.socket.destroy();
           return true;
         }
-        const { write } = response;
+        const { write, writeHead } = response;
+        response.writeHead = function (status, headers) {
+          return writeHead.call(this, status, { ...headers, ETag: server.tag() });
+        };
         response.write = function (chunk, ...rest) {
           server.sent += chunk.length;
           // In the midst of a piece, as a train enters a tunnel.
@@ -180,7 +183,20 @@ test("files dropped on the page are a model", async () => {
   assert.deepEqual(ids, whole.ids);
 });
 
-test("a file that changes while it is fetched, a server without ranges, a header that lies", async () => {
+test("a file that changes while it is fetched begins anew", async () => {
+  const kept = await load({});
+  for (const name of await page.evaluate(() => wgforge.WgForge.kept())) await page.evaluate((n) => wgforge.WgForge.remove(n), name);
+  Object.assign(server, { ranges: [], sent: 0, tag: () => (server.ranges.length > 6 ? '"3"' : '"2"') });
+  const changed = await load({});
+  assert.equal(changed.error?.name, "NetworkError", JSON.stringify(changed));
+  assert.match(changed.error.message, /changed/);
+  Object.assign(server, { sent: 0, tag: () => '"3"' });
+  assert.deepEqual((await load({})).ids, kept.ids);
+  const size = readFileSync(join(folder, "model.safetensors")).length;
+  assert.ok(server.sent > size * 0.9, "nothing of the other version is used");
+});
+
+test("a server without ranges, a header that lies", async () => {
   const answers = [];
   await page.context().route("**/lies/**", (route) => {
     const name = route.request().url().split("/").at(-1);
