@@ -45,7 +45,9 @@ async function request(url, { headers, signal, optional = false }, take) {
     if (signal?.aborted) throw aborted();
     let failure;
     try {
-      const response = await fetch(url, { headers, signal });
+      // Pieces have a place of their own: in the browser's cache they would stand twice, and that
+      // cache answers for a version of the file that is no more.
+      const response = await fetch(url, { headers, signal, cache: headers ? "no-store" : "default" });
       if (response.ok) return await take(response);
       if (response.status === 404 && optional) return undefined;
       failure = named("NetworkError", `${url}: the server answered ${response.status} ${response.statusText}`);
