@@ -334,12 +334,7 @@ export async function download(base, { store, signal, onProgress, pieceBytes = P
   const config = await small(context, "config.json", meter, false);
   const generation = await small(context, "generation_config.json", meter, true);
   const tokenizer = await small(context, "tokenizer.json", meter, false);
-  let quantized = false;
-  try {
-    quantized = Boolean(JSON.parse(new TextDecoder().decode(config)).quantization_config);
-  } catch {
-    // The engine says what is wrong with it.
-  }
+  const quantized = Boolean(JSON.parse(new TextDecoder().decode(config))?.quantization_config);
   // The quantised layout holds the embedding twice, the second time as the head.
   context.skip = (name) => OTHER_SENSES.test(name) || (quantized && name.startsWith("lm_head."));
   const weights = await weightsFiles(context, meter);

@@ -22,8 +22,6 @@ export function aborted() {
   return new DOMException("it was stopped", "AbortError");
 }
 
-export const MEGABYTE = 1e6;
-
 export function megabytes(bytes) {
-  return `${(bytes / MEGABYTE).toFixed(bytes < 10 * MEGABYTE ? 1 : 0)} MB`;
+  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }

@@ -8,7 +8,6 @@ const ROOT = "wgforge";
 class PrivateFiles {
   constructor(root) {
     this.root = root;
-    this.kind = "opfs";
   }
 
   static async open() {
@@ -73,7 +72,6 @@ class PrivateFiles {
 class Cached {
   constructor(cache) {
     this.cache = cache;
-    this.kind = "cache";
   }
 
   static async open() {

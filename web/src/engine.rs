@@ -137,7 +137,7 @@ pub struct Engine {
 
 /// Opens a device and loads a model: the content of `config.json`, `generation_config.json` and
 /// `tokenizer.json`, the weights' files, and `options` as JSON. `progress` is told the bytes that have
-/// been packed and sent; it may throw to end the loading.
+/// been packed and sent; what it throws is returned once all have been: whoever cannot wait ends the worker.
 ///
 /// # Errors
 /// An `Error` whose name is one of those that `wgforge.d.ts` lists.

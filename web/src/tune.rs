@@ -9,7 +9,7 @@ use js_sys::Function;
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use web_time::Instant;
-use wgforge_autotune::{self as autotune, Event, Evidence, Mode};
+use wgforge_autotune::{self as autotune, Event, Evidence, Mode, stats::median};
 use wgforge_codegen::{Database, Variant};
 use wgforge_model::{Choice, Kernels, Model, Request};
 use wgforge_runtime::{AdapterReport, Device};
@@ -135,7 +135,7 @@ pub(crate) async fn tune(
             say(serde_json::json!({ "confirming": round }));
         }
     }
-    let (before, after) = (median(before), median(after));
+    let (before, after) = (median(&before).unwrap_or(0.0), median(&after).unwrap_or(0.0));
     let kept = after > before * MARGIN;
     if kept {
         *kernels = tuned;
@@ -160,9 +160,4 @@ async fn speed(model: &mut Model) -> Result<f64, JsValue> {
     let stats = model.generate(&request, &mut |_| ControlFlow::Continue(())).await.map_err(js)?;
     model.reset();
     Ok(stats.tokens_per_second())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
