@@ -40,7 +40,11 @@ fn group_scales(at: u32, k: u32) -> vec4<f32> {
 {{ <output name="out" binding={b.out} ty={s.out} native={c.f16} /> }}
 {% if int_weights %}{{ <fields format={s.format} /> }}{% endif %}
 {{ <finish epilogue={s.epilogue} out={s.out} grids={s.grids} split_a={s.split_a} split_b={s.split_b}
-    out_stride4={d.out_stride4} first4={d.first4} softcap={s.softcap} /> }}
+    out_stride4={d.out_stride4} first4={d.first4} softcap={s.softcap} tops={d.tops} /> }}
+{%- if d.tops > 0 %}
+@group(0) @binding({{ b.tops }}) var<storage, read_write> tops: array<f32>;
+{{ <workgroup_reduce name="largest_top" wg={c.wg} sg={c.sg} op="max" /> }}
+{%- endif %}
 
 const WG = {{ c.wg }}u;
 const LANES = {{ c.lanes }}u;
@@ -335,6 +339,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}{% endfor %}
 {%- endif %}
   }
+{%- endif %}
+{%- if d.tops > 0 %}
+  let largest_ = largest_top(t, top_);
+  let workgroup_ = wid.x + wid.y * {{ d.grid_x }}u;
+  if (t == 0u && workgroup_ < {{ d.top_groups }}u) { tops[workgroup_] = largest_; }
 {%- endif %}
 }
 

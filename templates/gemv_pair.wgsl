@@ -18,7 +18,8 @@
 {% if f.epilogue == "ple" -%}
 @group(0) @binding({{ b.aux }}) var<storage, read> aux: array<vec4<f32>>;
 {%- endif %}
-{{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces} /> }}
+{{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces}
+    quads={d.slab_quads} gathered={d.slab_gathered} /> }}
 {{ <fields format={f.format} /> }}
 
 const LANES = {{ c.lanes }}u;
@@ -164,8 +165,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     quad0="0u" piece0={"wid.x * " ~ d.slab_pieces ~ "u"} turn={"wid.x * 8u % " ~ d.slab_quads ~ "u"} /> }}
 {%- endif %}
   workgroupBarrier();
-{{ <slab_sums split={c.split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
-    bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole}
+{{ <slab_sums wg={c.wg} split={c.split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
+    bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} gathered={d.slab_gathered}
+    quad0="0u" turn={"wid.x * 8u % " ~ d.slab_quads ~ "u"}
     bank={"wid.x / " ~ d.bank_slabs ~ "u * " ~ d.out_stride ~ "u"} /> }}
 }
 

@@ -4,7 +4,8 @@
 {{ <prelude web={web} subgroups={use.subgroups} f16={false} /> }}
 @group(0) @binding({{ b.partials }}) var<storage, read> partials: array<vec4<f32>>;
 @group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
-{{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces} /> }}
+{{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces}
+    quads={d.slab_quads} gathered={d.slab_gathered} /> }}
 
 const DIM4 = {{ d.dim4 }}u;
 const SPLITS = {{ s.merge.splits }}u;
@@ -32,6 +33,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   {{ <merge_ranges wg={c.wg} sg={c.sg} groups={d.groups} splits={s.merge.splits} own={d.own} ahead={1} /> }}
   if (group == 0u && quad < DIM4) { put_hs(quad, o / mass, grid); }
   workgroupBarrier();
-{{ <slab_sums split={c.split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
-    bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} /> }}
+{{ <slab_sums wg={c.wg} split={c.split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
+    bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} gathered={d.slab_gathered}
+    quad0={"wid.x % " ~ c.ranges ~ "u * " ~ d.slab_quads ~ "u"} /> }}
 }

@@ -83,6 +83,10 @@ fn other(act: Act) -> Act {
 }
 
 fn product_needed(s: &Shape, act: Act) -> bool {
+    // A plan that joins norms with the head has it leave the largest logits as well.
+    if s.softcap > 0.0 && s.rows == s.total && s.norm.is_some() != (s.tops > 0) {
+        return false;
+    }
     // Behind norms of its own a product's input stays in f32.
     let input = if s.norm.is_some() { Act::F32 } else { act };
     if s.norm.as_ref().is_some_and(|n| n.residual && n.y != act && n.y != Act::I32) {

@@ -143,6 +143,7 @@ pub fn products() -> Vec<(String, gemv::Shape)> {
         split_b: 0,
         softcap: 0.0,
         norm: None,
+        tops: 0,
     };
     let mut all = Vec::new();
     for (layout, format, scale, x) in [

@@ -377,6 +377,12 @@ macro_rules! registry {
     };
 }
 
+/// For fields that are left out where they are 0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields over by reference")]
+pub(crate) fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 /// JSON with keys in sorted order, so that equal values give equal text.
 pub(crate) fn canonical_json<T: Serialize>(value: &T) -> String {
     // serde_json's map is a BTreeMap (feature `preserve_order` is off), hence sorted.

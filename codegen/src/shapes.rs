@@ -29,6 +29,7 @@ fn product(rows: u32, columns: u32, format: Format, scale: Scale, x: Act, out: A
         split_b: 0,
         softcap: 0.0,
         norm: None,
+        tops: 0,
     }
 }
 
@@ -230,8 +231,9 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
     }
     let sums = 2 * layers * stride(h);
     all.push(Workload::Clear(clear::Shape { a: sums, b: sums }));
-    all.push(Workload::Argmax(argmax::Shape { n: vocab, last: false, ring: 0 }));
-    all.push(Workload::Argmax(argmax::Shape { n: vocab.div_ceil(1024), last: true, ring: 64 }));
+    all.push(Workload::Argmax(argmax::Shape::first(vocab)));
+    all.push(Workload::Argmax(argmax::Shape::last(vocab.div_ceil(1024), 64)));
+    all.push(Workload::Argmax(argmax::Shape::search(vocab, gemv::TOPS, 64)));
     all.extend(topk::Shape::rounds(vocab, 64).into_iter().map(Workload::Topk));
     all.push(Workload::Sample(sample::Shape { n: 64, ring: 64 }));
     all
@@ -264,8 +266,14 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
             let banks = if y == Act::I32 && s.epilogue == Epilogue::Ple { banks } else { 1 };
             let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6, banks };
             let shape = gemv::Shape { x, norm: Some(norm), ..s.clone() };
-            if wanted && !all.contains(&shape) {
-                all.push(shape);
+            // The head may leave the largest of each workgroup's logits.
+            let whole = shape.rows == shape.total;
+            let tops =
+                (whole && shape.softcap > 0.0).then(|| gemv::Shape { tops: gemv::TOPS, ..shape.clone() });
+            for shape in [shape].into_iter().chain(tops) {
+                if wanted && !all.contains(&shape) {
+                    all.push(shape);
+                }
             }
         }
     }

@@ -14,13 +14,15 @@ pub struct Fusion {
     /// attention's key ranges. Needs `norms`, which add what they leave, and for the last of them
     /// `attention`.
     pub products: bool,
+    /// The search for the largest logit with the head, which leaves that of each of its workgroups.
+    pub choice: bool,
 }
 
 impl Fusion {
     /// Every step is a dispatch of its own.
-    pub const NONE: Self = Self { attention: false, norms: false, products: false };
+    pub const NONE: Self = Self { attention: false, norms: false, products: false, choice: false };
     /// Products stay apart.
-    pub const STEPS: Self = Self { attention: true, norms: true, products: false };
+    pub const STEPS: Self = Self { attention: true, norms: true, products: false, choice: true };
     /// All that can be joined is.
-    pub const ALL: Self = Self { attention: true, norms: true, products: true };
+    pub const ALL: Self = Self { attention: true, norms: true, products: true, choice: true };
 }

@@ -6,6 +6,7 @@ use web_time::Instant;
 
 use crate::{
     Error, Result,
+    backend::Fetch,
     model::{Choice, Model},
 };
 
@@ -13,11 +14,19 @@ use crate::{
 /// nothing, and on a slow device keeps it busy that long.
 const UNDER_WAY_S: f64 = 0.03;
 
-/// How many submissions may be under way where a token takes `token_s` seconds (0: not known yet), at
-/// most `depth`.
-fn allowed(token_s: f64, depth: usize) -> usize {
+/// How many tokens may be under way where one takes `token_s` seconds (0: not known yet), at most `most`,
+/// and how many of them a submission makes: half, so that the next ones are there when it is done.
+fn ahead(token_s: f64, most: u32) -> (u32, u32) {
     let fit = if token_s > 0.0 { (UNDER_WAY_S / token_s).floor() } else { 2.0 };
-    (1..=depth).rev().find(|n| *n as f64 <= fit).unwrap_or(1)
+    let tokens = (1..=most).rev().find(|n| f64::from(*n) <= fit).unwrap_or(1);
+    (tokens, (tokens / 2).max(1))
+}
+
+/// Tokens that one submission makes, and their ids on the way back.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    pub(crate) ids: Fetch,
+    pub(crate) tokens: u32,
 }
 
 /// What to generate.
@@ -81,55 +90,65 @@ impl Model {
         let first = self.prefill(&request.prompt, request.choice).await?;
         let behind_prompt = self.position();
         let mut under_way = VecDeque::from([first]);
-        let mut submitted = 1;
+        let (mut flying, mut submitted) = (1, 1);
         let mut first_known = start;
-        // Time between tokens, smoothed, and when the last one came.
+        // Time a token takes, smoothed, and when the last ones came.
         let (mut token_s, mut known) = (0.0, start);
-        let outcome = loop {
-            let depth = allowed(token_s, self.depth());
-            while under_way.len() < depth && submitted < request.max_new && self.depth() > 1 {
-                under_way.push_back(self.decode(request.choice)?);
-                submitted += 1;
+        let outcome = 'all: loop {
+            let (most, each) = ahead(token_s, self.ahead());
+            while self.ahead() > 1 && submitted < request.max_new {
+                let wanted = each.min(request.max_new - submitted);
+                if flying + wanted > most {
+                    break;
+                }
+                let next = self.decode(request.choice, wanted)?;
+                flying += next.tokens;
+                submitted += next.tokens;
+                under_way.push_back(next);
             }
-            let Some(fetch) = under_way.pop_front() else { break Ok(()) };
-            let token = match self.take(fetch).await {
-                Ok(t) => t,
+            let Some(oldest) = under_way.pop_front() else { break Ok(()) };
+            flying -= oldest.tokens;
+            let ids = match self.take(oldest.ids).await {
+                Ok(ids) => ids,
                 Err(e) => break Err(e),
             };
-            if token as usize >= self.config().vocab_size {
-                break Err(Error::unsupported(
-                    "a model whose logits are not numbers",
-                    "its weights hold NaN or overflow; fetch the file again, or use --activations f32",
-                ));
-            }
             let now = Instant::now();
             if stats.tokens == 0 {
                 first_known = now;
                 stats.first_token_s = (now - start).as_secs_f64();
             } else {
-                let s = (now - known).as_secs_f64();
+                let s = (now - known).as_secs_f64() / ids.len().max(1) as f64;
                 token_s = if token_s > 0.0 { 0.5 * (token_s + s) } else { s };
             }
             known = now;
-            if request.stop.contains(&token) {
-                stats.stopped_by = Some(token);
-                break Ok(());
-            }
-            stats.tokens += 1;
-            if on_token(token).is_break() || stats.tokens == request.max_new {
-                break Ok(());
-            }
-            // Where the host must gather for each token, the next one can only go now.
-            if self.depth() == 1 && submitted < request.max_new {
-                self.gather_for(token)?;
-                under_way.push_back(self.decode(request.choice)?);
-                submitted += 1;
+            for id in ids {
+                if id as usize >= self.config().vocab_size {
+                    break 'all Err(Error::unsupported(
+                        "a model whose logits are not numbers",
+                        "its weights hold NaN or overflow; fetch the file again, or use --activations f32",
+                    ));
+                }
+                if request.stop.contains(&id) {
+                    stats.stopped_by = Some(id);
+                    break 'all Ok(());
+                }
+                stats.tokens += 1;
+                if on_token(id).is_break() || stats.tokens == request.max_new {
+                    break 'all Ok(());
+                }
+                // Where the host must gather for each token, the next one can only go now.
+                if self.ahead() == 1 && submitted < request.max_new {
+                    self.gather_for(id)?;
+                    under_way.push_back(self.decode(request.choice, 1)?);
+                    flying += 1;
+                    submitted += 1;
+                }
             }
         };
         stats.decode_s = first_known.elapsed().as_secs_f64();
-        for fetch in under_way {
-            // Only to free its place; the token is past the end.
-            let _ = self.take(fetch).await;
+        for late in under_way {
+            // Only to free its place; its tokens are past the end.
+            let _ = self.take(late.ids).await;
         }
         // A stop id was chosen by running the last token; otherwise that one is still to be run.
         let run = if stats.stopped_by.is_some() { stats.tokens } else { stats.tokens.saturating_sub(1) };
@@ -162,13 +181,21 @@ fn check(choice: Choice) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::allowed;
+    use super::ahead;
 
     #[test]
     fn slow_devices_have_less_under_way() {
-        let cases = [(0.0, 4, 2), (0.001, 4, 4), (0.009, 4, 3), (0.016, 4, 1), (0.5, 4, 1), (0.001, 1, 1)];
-        for (token_s, depth, expected) in cases {
-            assert_eq!(allowed(token_s, depth), expected, "{token_s} s a token, at most {depth}");
+        let cases = [
+            (0.0, 8, (2, 1)),
+            (0.001, 8, (8, 4)),
+            (0.006, 8, (5, 2)),
+            (0.009, 8, (3, 1)),
+            (0.016, 8, (1, 1)),
+            (0.5, 8, (1, 1)),
+            (0.001, 1, (1, 1)),
+        ];
+        for (token_s, most, expected) in cases {
+            assert_eq!(ahead(token_s, most), expected, "{token_s} s a token, at most {most}");
         }
     }
 }

@@ -7,6 +7,8 @@
 
 mod choice;
 
+pub(crate) use choice::Logits;
+
 use std::collections::HashMap;
 
 use wgforge_codegen::{
@@ -74,6 +76,11 @@ impl Stream {
             Self::Whole(_) => None,
             Self::Pending { added, .. } => Some(*added),
         }
+    }
+
+    /// Whether what is to be added are sums of codes.
+    pub(crate) fn adds_sums(&self) -> bool {
+        self.added() == Some(Act::I32)
     }
 
     /// Rows of `width` sums that are to be added up before.
@@ -317,6 +324,7 @@ impl Builder<'_> {
                 _ => 0.0,
             },
             norm,
+            tops: 0,
         }
     }
 
@@ -341,8 +349,7 @@ impl Builder<'_> {
         let joined = p.parts.len() == 1 && {
             let of = |norm| Workload::Gemv(self.product_shape(p, &p.parts[0], epilogue, norm, out.1));
             // Nobody else adds sums.
-            before.stream.added() == Some(Act::I32)
-                || self.joins(|f| f.norms, &of(Some(inner.clone())), &of(None))
+            before.stream.adds_sums() || self.joins(|f| f.norms, &of(Some(inner.clone())), &of(None))
         };
         if joined {
             bound.push(("site", site.all));
@@ -562,9 +569,7 @@ impl Builder<'_> {
         ];
         let stream = Stream::pending(x1, down, &w.ple);
         let before = Before { stream, scaled: false, norm: false, site: &w.ple };
-        // Prefill leaves the same stream behind the last layer with a cache of its own, in floats.
-        let next = (i + 1 != c.num_kv_owners()).then(|| self.after(i)).flatten();
-        let sums = next.map(|next| (i, Sums::Ple, next));
+        let sums = self.after(i).map(|next| (i, Sums::Ple, next));
         let first = (&w.ple_gate, Epilogue::Ple, Some(ple));
         let (x2, y) = self.products(names, before, first, &w.ple_proj, sums).await?;
         let next = self.weights.layers.get(i + 1).map_or(&self.weights.last, |next| &next.input);
@@ -710,8 +715,9 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Makes a pending addition, so that the stream can be read. `name` gives it a buffer.
-    pub(crate) async fn settle(&mut self, stream: Stream, name: &str) -> Result<View> {
+    /// Makes a pending addition, so that the stream can be read; `scaled` as well. `name` gives it a
+    /// buffer.
+    pub(crate) async fn settle(&mut self, stream: Stream, name: &str, scaled: bool) -> Result<View> {
         let (x, y, post, scalar) = match stream {
             Stream::Whole(x) => return Ok(x),
             Stream::Pending { x, y, post, scalar, .. } => (x, y, post, scalar),
@@ -721,7 +727,7 @@ impl Builder<'_> {
             width: u(self.config.hidden),
             residual: true,
             y: self.act,
-            scaled: true,
+            scaled,
             norm: false,
             out: None,
             eps: self.eps(),
@@ -732,15 +738,15 @@ impl Builder<'_> {
         Ok(sum)
     }
 
-    /// Final norm and head. Returns the logits: f32 rows of [`stride`]`(vocab)`.
-    pub(crate) async fn head(&mut self, stream: Stream) -> Result<View> {
+    /// Final norm and head.
+    pub(crate) async fn head(&mut self, stream: Stream) -> Result<Logits> {
         let w = self.weights;
         let logits = self.vector("logits", u(self.config.vocab_size), Act::F32).await?;
         let epilogue = self.head_epilogue();
         let names = ["final_norm", "head", "last_x", "last_h"].map(str::to_owned);
         let before = Before { stream, scaled: true, norm: true, site: &w.last };
         self.normed_product(names, before, &w.head, epilogue, None, (logits, Act::F32)).await?;
-        Ok(logits)
+        self.with_tops(logits).await
     }
 
     fn head_epilogue(&self) -> Epilogue {

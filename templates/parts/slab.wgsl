@@ -1,9 +1,14 @@
 {#- A product of codes whose columns are shared out among workgroups, see codegen/src/kernels/slab.rs.
-    `hs` holds the codes of the workgroup's slab, a quad a word. -#}
-{% component slab_memory(w2: integer, out: integer, bits: integer, fields: integer, pieces: integer) -%}
+    `hs` holds the codes of the workgroup's slab, a quad a word; `slab_rows`, where sums are `gathered`, those of
+    fours of rows, so that neighbouring threads add to neighbouring places. -#}
+{% component slab_memory(w2: integer, out: integer, bits: integer, fields: integer, pieces: integer,
+                         quads: integer, gathered: integer) -%}
 @group(0) @binding({{ w2 }}) var<storage, read> w2: array<vec4<u32>>;
 @group(0) @binding({{ out }}) var<storage, read_write> out: array<atomic<i32>>;
 var<workgroup> hs: array<u32, {{ pieces * fields }}>;
+{%- if gathered == 1 %}
+var<workgroup> slab_rows: array<vec4<i32>, {{ quads }}>;
+{%- endif %}
 fn put_hs(quad: u32, value: vec4<f32>, grid: f32) {
   let q = vec4<i32>(clamp(round(value / grid), vec4<f32>(-128.0), vec4<f32>(127.0)));
   hs[quad] = pack4xI8(q);
@@ -40,9 +45,11 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
 {%- endfor %}
 {%- endcomponent slab_loads %}
 
-{#- What it makes of that and of `hs`, added to `out` from `bank` on. `shuffled` threads of a split add up first. -#}
-{% component slab_sums(split: integer, shuffled: integer, quads: integer, per: integer, mine: integer,
-                       bits: integer, fields: integer, whole: integer, bank: string = "0u") -%}
+{#- What it makes of that and of `hs`, added to `out` from `bank` on. `shuffled` threads of a split add up first.
+    `quad0` and `turn` as they were for the loads. -#}
+{% component slab_sums(wg: integer, split: integer, shuffled: integer, quads: integer, per: integer, mine: integer,
+                       bits: integer, fields: integer, whole: integer, gathered: integer, quad0: string,
+                       turn: string = "0u", bank: string = "0u") -%}
 {%- if shuffled >= 4 %}
   let odd = (t & 1u) == 1u;
   let upper = (t & 2u) == 2u;
@@ -75,6 +82,19 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
   part{{ j }} += subgroupShuffleXor(part{{ j }}, 1u);
 {%- endif %}
 {%- endfor %}
+{%- if gathered == 1 %}
+{%- for j in range(end=per) %}
+  if ({% if shuffled > 1 %}t % {{ shuffled }}u == 0u{% else %}true{% endif %}{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
+    slab_rows[item{{ j }} / {{ split }}u] = part{{ j }};
+  }
+{%- endfor %}
+  workgroupBarrier();
+  for (var i = t; i < {{ 4 * quads }}u; i += {{ wg }}u) {
+    let turned = i / 4u + {{ turn }};
+    let four = {{ quad0 }} + select(turned, turned - {{ quads }}u, turned >= {{ quads }}u);
+    atomicAdd(&out[{{ bank }} + 4u * four + i % 4u], slab_rows[i / 4u][i % 4u]);
+  }
+{%- else %}
 {%- for j in range(end=per) %}
 {%- if shuffled >= 4 %}
   if (t % {{ shuffled }}u < 4u{% if whole == 0 %} && item{{ j }} < {{ quads * split }}u{% endif %}) {
@@ -90,4 +110,5 @@ fn slab_field_{{ f }}(w: u32) -> u32 { return (w << {{ 6 - 2 * f }}u) & 0xc0c0c0
   }
 {%- endif %}
 {%- endfor %}
+{%- endif %}
 {%- endcomponent slab_sums %}

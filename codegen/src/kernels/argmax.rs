@@ -1,14 +1,16 @@
 //! Greedy choice on the device, in two dispatches: the best of each slice, then the best of those,
 //! which becomes the next input id while the position advances. Ties go to the smaller id.
+//! Where a product has left the largest of each slice ([`super::gemv::Shape::tops`]), only the last one is
+//! needed: it finds the best slice, and in it the logit.
 
 use serde::{Deserialize, Serialize};
 
 use super::{common_why_not, generic_shuffle, shuffle_choices};
 use crate::{
     Arithmetic, Caps, Cost, Reason, Workload,
-    check::{Draw, Tolerance},
+    check::{Draw, Rng, Tolerance},
     io::Io,
-    kernel::{Kernel, require},
+    kernel::{Kernel, is_zero, require},
     types::{Act, round_up},
 };
 
@@ -26,6 +28,13 @@ pub struct Shape {
     pub last: bool,
     /// Slots of the ring `chosen` the host reads behind.
     pub ring: u32,
+    /// Logits of a slice whose largest the values are: in place of `indices` there are then all `logits`.
+    /// 0: values come with their indices.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slice: u32,
+    /// Logits there are, where `slice` is not 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub of: u32,
 }
 
 /// How it is computed. Logits are f32, so there is no f16 to read.
@@ -41,6 +50,21 @@ pub struct Config {
 }
 
 impl Shape {
+    /// The first dispatch, over `n` logits.
+    pub fn first(n: u32) -> Self {
+        Self { n, last: false, ring: 0, slice: 0, of: 0 }
+    }
+
+    /// The one behind it, over the best of `n` slices.
+    pub fn last(n: u32, ring: u32) -> Self {
+        Self { n, last: true, ring, slice: 0, of: 0 }
+    }
+
+    /// The only one, over the largest of each `slice` of `of` logits.
+    pub fn search(of: u32, slice: u32, ring: u32) -> Self {
+        Self { slice, of, ..Self::last(of.div_ceil(slice), ring) }
+    }
+
     /// Slices the first dispatch makes with `config`.
     pub fn slices(&self, config: &Config) -> u32 {
         self.n.div_ceil(config.slice)
@@ -55,7 +79,8 @@ impl Kernel for Argmax {
 
     fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
         if s.last {
-            vec!["run", "values", "indices", "ids", "chosen"]
+            let beside = if s.slice > 0 { "logits" } else { "indices" };
+            vec!["run", "values", beside, "ids", "chosen"]
         } else {
             vec!["logits", "values", "indices"]
         }
@@ -75,13 +100,20 @@ impl Kernel for Argmax {
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
-        let wg = if s.n < 4096 { 64 } else { 256 }.min(caps.max_invocations);
+        let wg = if s.n < 4096 && s.slice == 0 { 64 } else { 256 }.min(caps.max_invocations);
         Config { wg, slice: 1024, sg: generic_shuffle(caps, wg) }
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.n > 0 && c.slice > 0, "there is nothing to choose from");
         require!(s.ring > 0 || !s.last, "the ring has no slots");
+        require!(
+            if s.slice > 0 { s.last && s.of.div_ceil(s.slice) == s.n } else { s.of == 0 },
+            "{} slices of {} logits are not all {}",
+            s.n,
+            s.slice,
+            s.of
+        );
         require!(s.slices(c) <= caps.max_groups, "{} slices exceed the device's grid", s.slices(c));
         common_why_not(c.wg, c.sg, u64::from(c.wg / c.sg) * 8, caps)
     }
@@ -90,20 +122,25 @@ impl Kernel for Argmax {
         [if s.last { 1 } else { s.slices(c) }, 1, 1]
     }
 
-    fn derived(_: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
-        Vec::new()
+    fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
+        // Shapes leave zeros out.
+        vec![("slice", s.slice), ("of", s.of)]
     }
 
     fn reference(s: &Shape, c: &Config, io: &mut Io<'_>) {
         let best = |io: &Io<'_>, name: &str, from: u32, to: u32| {
             let value = |i: u32| f32::from_bits(io.words(name)[i as usize]);
-            let id = |i: u32| if s.last { io.words("indices")[i as usize] } else { i };
+            let id = |i: u32| if s.last && s.slice == 0 { io.words("indices")[i as usize] } else { i };
             (from..to)
                 .map(|i| (value(i), id(i)))
                 .fold((-3.4e38, u32::MAX), |a, b| if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a })
         };
         if s.last {
-            let (_, token) = best(io, "values", 0, s.n);
+            let (_, mut token) = best(io, "values", 0, s.n);
+            if s.slice > 0 {
+                let from = token * s.slice;
+                token = best(io, "logits", from, (from + s.slice).min(s.of)).1;
+            }
             return emit_token(io, token, s.ring);
         }
         for slice in 0..s.slices(c) {
@@ -129,7 +166,13 @@ impl Kernel for Argmax {
     fn draw(s: &Shape, c: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
             "run" => d.run(),
-            "logits" => d.equals(s.n),
+            "logits" if !s.last => d.equals(s.n),
+            "logits" => logits(s, d),
+            "values" if s.slice > 0 => {
+                let all = logits(s, d);
+                let largest = |of: &[u32]| of.iter().map(|w| f32::from_bits(*w)).fold(-3.4e38, f32::max);
+                all.chunks(s.slice as usize).map(|of| largest(of).to_bits()).collect()
+            }
             "values" if s.last => d.equals(s.n),
             "indices" if s.last => (0..s.n).map(|i| 3 * i + 1).collect(),
             "ids" => vec![0; 4],
@@ -145,7 +188,11 @@ impl Kernel for Argmax {
     fn cost(s: &Shape, c: &Config, _: u32, _: u32) -> Cost {
         let n = u64::from(s.n);
         Cost {
-            read_bytes: n * if s.last { 8 } else { 4 },
+            read_bytes: match (s.last, s.slice) {
+                (false, _) => 4 * n,
+                (true, 0) => 8 * n,
+                (true, slice) => 4 * (n + u64::from(slice)),
+            },
             written_bytes: if s.last { 24 } else { 8 * u64::from(s.slices(c)) },
             ops: n,
             kind: Arithmetic::F32,
@@ -157,8 +204,14 @@ impl Kernel for Argmax {
             return Vec::new();
         }
         // The ring's slots are a matter of the caller's program; 64 is what the model has.
-        vec![Workload::Argmax(Shape { n: s.slices(c), last: true, ring: 64 })]
+        vec![Workload::Argmax(Shape::last(s.slices(c), 64))]
     }
+}
+
+/// All logits, of which `values` are the largest: the same whenever a check asks.
+fn logits(s: &Shape, d: &Draw) -> Vec<u32> {
+    let (inputs, tokens, position) = (d.inputs, d.tokens, d.position);
+    Draw { rng: Rng::new(u64::from(position)), inputs, tokens, position }.equals(s.of)
 }
 
 /// `parts/token.wgsl`: the token becomes the next input, the ring keeps it, the position advances.

@@ -89,6 +89,7 @@ impl Kernel for Gemm {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.norm.is_none(), "norms come first in products of one token only");
+        require!(s.tops == 0, "the largest result is found for one token only");
         require!(
             c.tm > 0 && c.bm.is_multiple_of(c.tm),
             "{} tokens a thread do not divide a tile of {}",

@@ -10,12 +10,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NO_SUMS, common_why_not, f16_choices, generic_shuffle, norm, reduce_bytes, shuffle_choices};
+use super::{
+    NO_SUMS, argmax, common_why_not, f16_choices, generic_shuffle, norm, reduce_bytes, shuffle_choices,
+};
 use crate::{
-    Arithmetic, Caps, Cost, Reason,
+    Arithmetic, Caps, Cost, Reason, Workload,
     check::{Draw, Inputs, Tolerance},
     io::{self, Io},
-    kernel::{Kernel, require},
+    kernel::{Kernel, is_zero, require},
     types::{Act, Format, GROUP, Scale, in_fours, round_up, stride},
 };
 
@@ -83,6 +85,10 @@ pub struct Shape {
     /// Where `y` are sums of codes ([`Act::I32`]), a row of their scales follows, and their grid
     /// stands behind `scalar`. [`super::gemv_pair`] has the scales of its own rows behind that row.
     pub norm: Option<norm::Shape>,
+    /// Leaves the largest of so many results in a row, those of a workgroup, in `tops` (f32) as well: a
+    /// greedy choice reads these instead of all results. 0: it does not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tops: u32,
 }
 
 /// How it is computed.
@@ -172,6 +178,9 @@ impl Shape {
             names.push("aux");
         }
         names.push("out");
+        if self.tops > 0 {
+            names.push("tops");
+        }
         names
     }
 
@@ -206,6 +215,11 @@ impl Shape {
             );
             require!(n.residual || !n.scaled, "only a residual sum can be scaled");
         }
+        let floats = self.out == Act::F32 && self.epilogue != Epilogue::Geglu;
+        require!(
+            self.tops == 0 || floats && self.total == self.rows,
+            "the largest results are of whole rows of f32"
+        );
         require!(
             self.first.is_multiple_of(4)
                 && u64::from(self.first) + u64::from(self.rows) <= u64::from(self.total),
@@ -391,6 +405,15 @@ fn direct(s: &Shape, c: &Config) -> bool {
     shuffled(c) == c.lanes && c.rows.is_multiple_of(s.rows_per_quad())
 }
 
+/// Of how many results a model's head leaves the largest: few enough for many workgroups, and for one to
+/// search what they leave.
+pub const TOPS: u32 = 512;
+
+/// Results of a workgroup, in a row.
+fn slice(s: &Shape, c: &Config) -> u32 {
+    tile(c) * c.tiles * 4 / s.rows_per_quad()
+}
+
 /// Workgroups of a product.
 fn workgroups(s: &Shape, c: &Config) -> u32 {
     s.padded_rows().div_ceil(tile(c) * c.tiles)
@@ -401,7 +424,9 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
     let sums = if direct(s, c) { 0 } else { u64::from(tile(c) * (c.lanes / shuffled(c))) * 4 };
     let columns = u64::from(stride(s.columns));
     let norm = s.norm.as_ref().map_or(0, |n| norm::row_bytes(n, c.wg, c.sg));
+    let tops = if s.tops > 0 { reduce_bytes(c.wg, c.sg) } else { 0 };
     norm + sums
+        + tops
         + match (c.digits, c.shared, s.x.is_int()) {
             (1, false, _) => 0,
             (1, true, true) => columns,
@@ -478,7 +503,7 @@ impl Kernel for Gemv {
             (c.unroll == 1 || rounds.is_multiple_of(c.unroll) && rounds > 0)
                 && (c.sg == 1 || c.lanes > 1 || c.digits > 1)
                 // Several tiles pay where something precedes them, or where workgroups are many.
-                && (c.tiles == 1 || workgroups(s, c) >= 512)
+                && (c.tiles == 1 || workgroups(s, c) >= 512 || s.tops > 0)
                 && Self::why_not(s, c, caps).is_none()
         });
         all
@@ -504,10 +529,13 @@ impl Kernel for Gemv {
             add: false,
             f16: caps.f16,
         };
+        // As many tiles as the largest is wanted of.
+        let fit = |c: Config| if s.tops > 0 { Config { tiles: s.tops / tile(&c).max(1), ..c } } else { c };
+        let c = fit(c);
         if Self::why_not(s, &c, caps).is_none() {
             return c;
         }
-        Config {
+        fit(Config {
             wg: 64.min(caps.max_invocations),
             lanes: 8,
             rows: s.format.piece().0,
@@ -518,7 +546,7 @@ impl Kernel for Gemv {
             sg: 1,
             add: false,
             f16: false,
-        }
+        })
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
@@ -585,6 +613,12 @@ impl Kernel for Gemv {
             s.columns,
             c.wg
         );
+        require!(
+            s.tops == 0 || slice(s, c) == s.tops,
+            "the {} results of a workgroup are not the {} that one is the largest of",
+            slice(s, c),
+            s.tops
+        );
         require!((1..=64).contains(&c.tiles), "{} tiles a workgroup are not supported: 1 to 64", c.tiles);
         let groups = workgroups(s, c);
         require!(
@@ -634,6 +668,8 @@ impl Kernel for Gemv {
             ("tile", tile(c)),
             ("rows_per_quad", s.rows_per_quad()),
             ("grid_x", grid_x(workgroups(s, c))),
+            ("tops", if s.tops > 0 { s.rows } else { 0 }),
+            ("top_groups", workgroups(s, c)),
         ]);
         d
     }
@@ -641,6 +677,13 @@ impl Kernel for Gemv {
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         io.tokens = 1;
         s.reference(io);
+        if s.tops > 0 {
+            let results: Vec<f32> = (0..s.rows as usize).map(|i| io.f32("out", i)).collect();
+            for (i, of) in results.chunks(s.tops as usize).enumerate() {
+                let top = of.iter().copied().fold(-3.4e38, f32::max);
+                io.words_mut("tops")[i] = top.to_bits();
+            }
+        }
     }
 
     fn features(c: &Config) -> (bool, bool) {
@@ -652,11 +695,25 @@ impl Kernel for Gemv {
     }
 
     fn written(s: &Shape, _: &Config) -> Vec<&'static str> {
-        if s.norm.as_ref().is_some_and(|n| n.residual) { vec!["sum", "out"] } else { vec!["out"] }
+        let mut names = if s.norm.as_ref().is_some_and(|n| n.residual) { vec!["sum"] } else { Vec::new() };
+        names.push("out");
+        names.extend((s.tops > 0).then_some("tops"));
+        names
     }
 
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
-        s.draw(name, d)
+        match name {
+            "tops" => Draw::poison(u64::from(s.rows.div_ceil(s.tops)) * 4),
+            _ => s.draw(name, d),
+        }
+    }
+
+    fn followers(s: &Shape, _: &Config) -> Vec<Workload> {
+        if s.tops == 0 {
+            return Vec::new();
+        }
+        // The ring's slots are a matter of the caller's program; 64 is what the model has.
+        vec![Workload::Argmax(argmax::Shape::search(s.rows, s.tops, 64))]
     }
 
     fn output(s: &Shape, c: &Config, name: &str) -> (Act, Tolerance) {

@@ -102,7 +102,7 @@ impl Layout {
         let loads = c.rows / 4 * unroll;
         let shuffled = c.lanes.min(c.sg);
         let parts = c.lanes / shuffled;
-        let share = Share { wg: c.wg, quads: s.second.quads(), pieces: c.pieces, split: c.split };
+        let share = Share { wg: c.wg, quads: s.second.quads(), pieces: c.pieces, split: c.split, sg: c.sg };
         Self {
             chunks,
             unroll,
@@ -142,10 +142,10 @@ impl Kernel for GemvPair {
         // Shuffles where there are any: on an H100 all winners had them, and the space is large.
         let sg = shuffle_choices(caps).into_iter().max().unwrap_or(1);
         let sums = [(sg, false), (sg, true)];
-        for wg in [128, 256, 384, 512] {
+        for wg in [128, 256, 384, 512, 768, 1024] {
             for lanes in [4, 8, 16, 32, 64] {
                 for rows in [4, 8, 16] {
-                    for pieces in [1, 2, 4, 6, 8, 12, 16] {
+                    for pieces in [1, 2, 3, 4, 6, 8, 12, 16] {
                         for split in [1, 2, 4, 8, 16] {
                             for second in [When::Start, When::Norms, When::Results] {
                                 for (sg, add) in sums {
@@ -168,10 +168,12 @@ impl Kernel for GemvPair {
         all
     }
 
-    fn promising(_: &Shape, c: &Config) -> bool {
+    fn promising(s: &Shape, c: &Config) -> bool {
         // Neighbouring threads read neighbouring pieces, at least a sector of memory together.
         let close = c.split >= c.pieces.min(2);
-        c.second != When::Start && close && c.sg > 1 && c.wg >= 256 && c.lanes * 2 >= c.sg
+        // No thread is without rows.
+        let busy = Layout::of(s, c).rows.is_multiple_of(c.wg / c.lanes * c.rows);
+        close && busy && c.sg > 1 && c.wg >= 256 && c.lanes * 2 >= c.sg
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
@@ -210,6 +212,7 @@ impl Kernel for GemvPair {
         require!(
             f.first == 0
                 && f.total == f.rows
+                && f.tops == 0
                 && !matches!(f.epilogue, Epilogue::Softcap | Epilogue::Residual),
             "the first of two products is a whole one"
         );
@@ -282,7 +285,7 @@ impl Kernel for GemvPair {
         );
         let norm = f.norm.as_ref().map_or(0, |n| norm::row_bytes(n, c.wg, c.sg));
         let sums = if l.direct { 0 } else { l.rows * l.parts };
-        let bytes = norm + u64::from(stride(f.columns)) + 4 * u64::from(sums + l.results);
+        let bytes = norm + u64::from(stride(f.columns)) + 4 * u64::from(sums + l.results) + l.share.bytes();
         group_why_not(c.wg, c.sg, bytes, caps)
     }
 
@@ -316,7 +319,6 @@ impl Kernel for GemvPair {
             ("direct", u32::from(l.direct)),
             ("quads_per", c.rows / s.first.rows_per_quad()),
             ("slab_chunks", s.second.chunks(s.first.rows)),
-            ("slab_shuffled", c.split.min(c.sg)),
         ]);
         d
     }

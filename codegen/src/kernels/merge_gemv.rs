@@ -51,7 +51,7 @@ fn pieces(s: &Shape) -> u32 {
 }
 
 fn share(s: &Shape, c: &Config) -> Share {
-    Share { wg: c.wg, quads: s.second.quads() / c.ranges, pieces: pieces(s), split: c.split }
+    Share { wg: c.wg, quads: s.second.quads() / c.ranges, pieces: pieces(s), split: c.split, sg: c.sg }
 }
 
 /// Threads that have a quad of the head each, and groups of them.
@@ -139,7 +139,11 @@ impl Kernel for MergeGemv {
             return Some(reason);
         }
         let sums = if c.wg > quads(s) { u64::from(c.wg) * 16 } else { 0 };
-        let bytes = u64::from(m.splits) * 4 + sums + 2 * reduce_bytes(c.wg, c.sg) + u64::from(m.dim);
+        let bytes = u64::from(m.splits) * 4
+            + sums
+            + 2 * reduce_bytes(c.wg, c.sg)
+            + u64::from(m.dim)
+            + share(s, c).bytes();
         common_why_not(c.wg, c.sg, bytes, caps)
     }
 
@@ -156,7 +160,6 @@ impl Kernel for MergeGemv {
             ("groups", groups),
             ("own", s.merge.splits.div_ceil(groups)),
             ("slab_chunks", s.second.chunks(columns(s))),
-            ("slab_shuffled", c.split.min(c.sg)),
         ]);
         d
     }

@@ -57,6 +57,8 @@ pub(crate) struct Share {
     pub(crate) pieces: u32,
     /// Threads that share four rows; divides `pieces`.
     pub(crate) split: u32,
+    /// Lanes combined by shuffles; 1 uses none.
+    pub(crate) sg: u32,
 }
 
 impl Share {
@@ -68,6 +70,22 @@ impl Share {
     /// Pieces it reads of each.
     pub(crate) fn mine(self) -> u32 {
         self.pieces / self.split
+    }
+
+    /// Lanes of a split that shuffles combine.
+    fn shuffled(self) -> u32 {
+        self.split.min(self.sg)
+    }
+
+    /// Whether sums meet in workgroup memory before they are added to `out`: too few lanes share them to leave
+    /// a row to each, and additions 16 bytes apart take long. Without subgroups that memory is needed elsewhere.
+    fn gathered(self) -> bool {
+        self.sg > 1 && self.split < 4 && self.shuffled() == self.split
+    }
+
+    /// Bytes of workgroup memory for that.
+    pub(crate) fn bytes(self) -> u64 {
+        if self.gathered() { 16 * u64::from(self.quads) } else { 0 }
     }
 
     pub(crate) fn why_not(self) -> Option<Reason> {
@@ -85,7 +103,7 @@ impl Share {
     }
 
     /// Numbers for the components.
-    pub(crate) fn derived(self, second: &Second) -> [(&'static str, u32); 7] {
+    pub(crate) fn derived(self, second: &Second) -> [(&'static str, u32); 9] {
         [
             ("slab_quads", self.quads),
             ("slab_pieces", self.pieces),
@@ -93,6 +111,8 @@ impl Share {
             ("slab_bits", second.format.bits()),
             ("slab_per", self.per()),
             ("slab_mine", self.mine()),
+            ("slab_shuffled", self.shuffled()),
+            ("slab_gathered", u32::from(self.gathered())),
             ("slab_whole", u32::from((self.quads * self.split).is_multiple_of(self.wg))),
         ]
     }

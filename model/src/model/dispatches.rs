@@ -29,8 +29,8 @@ pub struct Dispatch {
     pub us: Option<f64>,
 }
 
-/// Tokens that are timed to know how busy the GPU is; each takes queries of its own.
-const TIMED: u32 = 24;
+/// Tokens that are timed to know how busy the GPU is; each submission of them takes queries of its own.
+const TIMED: u32 = 32;
 
 impl Model {
     /// The part of the time during which the GPU works while tokens are generated: its own time for each
@@ -54,9 +54,8 @@ impl Model {
         let times = gpu.submission_times().await?;
         let stats = stats?;
         Ok(times.filter(|_| stats.decode_s > 0.0).map(|times| {
-            // The last token of a prompt chooses the first; what came before it is prefill.
-            let decoded = times.iter().rev().take(TIMED as usize - 1);
-            decoded.sum::<f64>() / (stats.decode_s * 1e6)
+            // The prompt's submission chooses the first token; what follows is decoding.
+            times.iter().skip(1).sum::<f64>() / (stats.decode_s * 1e6)
         }))
     }
 

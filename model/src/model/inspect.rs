@@ -64,7 +64,7 @@ impl Model {
         }
         let logits = b.head(stream).await?;
         let steps = std::mem::take(&mut b.steps);
-        self.programs.full = Some((self.backend.prepare(steps).await?, logits));
+        self.programs.full = Some((self.backend.prepare(steps).await?, logits.view));
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Model {
                 }
                 let mut b = self.builder(Which::Many);
                 let stream = b.layer(i, Stream::Whole(x)).await?;
-                x = b.settle(stream, &format!("hidden{}", i % 2)).await?;
+                x = b.settle(stream, &format!("hidden{}", i % 2), true).await?;
                 let steps = std::mem::take(&mut b.steps);
                 self.run_now(steps, piece.len()).await?;
                 self.collect(x, &mut all, i + 1, start, piece.len(), t).await?;

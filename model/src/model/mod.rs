@@ -95,8 +95,8 @@ impl Choice {
     }
 }
 
-/// Submissions under way at most; a ring has room for as many tokens past a stop.
-const AHEAD: u32 = 4;
+/// Tokens under way at most; a ring has room for as many past a stop.
+const AHEAD: u32 = 8;
 /// Slots the global caches start with.
 const FIRST_SLOTS: u32 = 1024;
 
@@ -301,18 +301,18 @@ impl Model {
         }
     }
 
-    /// How many submissions may be under way: one where the host must gather for the next token.
-    pub(crate) fn depth(&self) -> usize {
-        if self.host.is_some() || matches!(self.backend, Backend::Cpu(_)) { 1 } else { AHEAD as usize }
+    /// How many tokens may be under way: one where the host must gather for the next.
+    pub(crate) fn ahead(&self) -> u32 {
+        if self.host.is_some() || matches!(self.backend, Backend::Cpu(_)) { 1 } else { AHEAD }
     }
 
     pub(crate) fn set_position(&mut self, position: u32) {
         self.position = position;
     }
 
-    pub(crate) async fn take(&mut self, fetch: Fetch) -> Result<u32> {
-        let bytes = self.backend.take(fetch).await?;
-        Ok(bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b)))
+    pub(crate) async fn take(&mut self, ids: Fetch) -> Result<Vec<u32>> {
+        let bytes = self.backend.take(ids).await?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect())
     }
 
     /// Makes room for `tokens` more tokens.

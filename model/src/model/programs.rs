@@ -103,7 +103,7 @@ impl Model {
         }
         let logits = b.head(stream).await?;
         let upper = std::mem::take(&mut b.steps);
-        b.greedy(logits, chosen).await?;
+        b.greedy(&logits, chosen).await?;
         let greedy = std::mem::take(&mut b.steps);
         let ple = b.ple().await?;
         if b.summing {
@@ -117,22 +117,28 @@ impl Model {
             upper: self.backend.prepare(upper).await?,
             greedy: self.backend.prepare(greedy).await?,
             between,
-            logits,
+            logits: logits.view,
             ple,
         });
         Ok(())
     }
 
+    /// After [`Self::prepare_decode`], for decode says in which form it continues the last token.
     pub(super) async fn prepare_prefill(&mut self) -> Result<()> {
         if self.programs.prefill.is_some() {
             return Ok(());
         }
         let owners = self.config.num_kv_owners();
         let host = self.host.as_ref().map(|h| h.many);
+        let adds_sums = self.programs.decode.as_ref().is_some_and(|d| d.between.adds_sums());
         let mut b = self.builder(Which::Many);
         let mut stream = Stream::Whole(b.embed(host).await?);
         for i in 0..owners {
             stream = b.layer(i, stream).await?;
+        }
+        if adds_sums {
+            // Then decode gets the sum from here and adds nothing to it.
+            stream = Stream::Whole(b.settle(stream, "handover", false).await?);
         }
         let steps = std::mem::take(&mut b.steps);
         self.programs.prefill = Some((self.backend.prepare(steps).await?, stream));

@@ -5,13 +5,14 @@ use wgforge_codegen::types::Act;
 use super::{Choice, Model, programs::Which, to_u32};
 use crate::{
     Error, Result,
-    backend::{Backend, Fetch, View, Work},
+    backend::{Backend, View, Work},
+    generate::UnderWay,
     plan::{RING, Stream, stream_bytes},
 };
 
 impl Model {
     /// Runs `tokens` (at least one) and submits the choice of the one that follows.
-    pub(crate) async fn prefill(&mut self, tokens: &[u32], choice: Choice) -> Result<Fetch> {
+    pub(crate) async fn prefill(&mut self, tokens: &[u32], choice: Choice) -> Result<UnderWay> {
         self.check_tokens(tokens)?;
         self.reserve(to_u32(tokens.len())).await?;
         self.prepare_choice(choice).await?;
@@ -19,7 +20,7 @@ impl Model {
         // A single token is decode's business.
         if before.is_empty() {
             self.write_one(*last, choice)?;
-            return self.decode(choice);
+            return self.decode(choice, 1);
         }
         self.prepare_prefill().await?;
         let chunk = self.chunk as usize;
@@ -41,14 +42,17 @@ impl Model {
         // The last token continues alone: its rows move to decode's buffers.
         let mut work = vec![Work::Run(program, n)];
         let row = |view: View, bytes: u64| view.part(bytes * u64::from(n - 1), bytes);
+        let mut hand_over = |from: View, to: View, bytes: u64| {
+            work.push(Work::Copy(row(from, bytes), to.part(0, bytes)));
+        };
         match (*stream, decode.between) {
             (Stream::Pending { x, y, .. }, Stream::Pending { x: to_x, y: to_y, .. }) => {
-                let y_bytes = self.act.row_bytes(to_u32(self.config.hidden));
-                work.push(Work::Copy(
-                    row(x, stream_bytes(&self.config)),
-                    to_x.part(0, stream_bytes(&self.config)),
-                ));
-                work.push(Work::Copy(row(y, y_bytes), to_y.part(0, y_bytes)));
+                hand_over(x, to_x, stream_bytes(&self.config));
+                hand_over(y, to_y, self.act.row_bytes(to_u32(self.config.hidden)));
+            }
+            // The sums that decode would add are zero.
+            (Stream::Whole(x), Stream::Pending { x: to_x, .. }) => {
+                hand_over(x, to_x, stream_bytes(&self.config));
             }
             _ => unreachable!("a model has at least one layer with a cache"),
         }
@@ -62,22 +66,23 @@ impl Model {
         work.extend(decode.clear.as_ref().map(|clear| Work::Run(clear, 1)));
         work.push(Work::Run(&decode.upper, 1));
         work.push(Work::Run(self.programs.chooser(decode, choice), 1));
-        let fetch = work_fetch(&mut self.backend, &work, self.chosen, self.position);
-        self.finish(fetch)
+        let under_way = submit(&mut self.backend, &work, self.chosen, self.position, 1)?;
+        self.position += 1;
+        Ok(under_way)
     }
 
-    /// Submits one token whose id the previous submission chose, and the choice of the next.
-    pub(crate) fn decode(&mut self, choice: Choice) -> Result<Fetch> {
+    /// Submits tokens, the first of which the submission before chose, and the choice of the next: at
+    /// most `most`, at least one.
+    pub(crate) fn decode(&mut self, choice: Choice, most: u32) -> Result<UnderWay> {
         let Some(decode) = &self.programs.decode else { unreachable!("decode was prepared") };
         let chooser = self.programs.chooser(decode, choice);
-        let work = [Work::Run(&decode.lower, 1), Work::Run(&decode.upper, 1), Work::Run(chooser, 1)];
-        let fetch = work_fetch(&mut self.backend, &work, self.chosen, self.position);
-        self.finish(fetch)
-    }
-
-    fn finish(&mut self, fetch: Result<Fetch>) -> Result<Fetch> {
-        self.position += 1;
-        fetch
+        // Their ids lie in a row in the ring.
+        let tokens = most.clamp(1, RING - self.position % RING);
+        let one = [Work::Run(&decode.lower, 1), Work::Run(&decode.upper, 1), Work::Run(chooser, 1)];
+        let work = one.repeat(tokens as usize);
+        let under_way = submit(&mut self.backend, &work, self.chosen, self.position, tokens)?;
+        self.position += tokens;
+        Ok(under_way)
     }
 
     /// Before decoding a token whose id the host knows: gathers its per-layer embedding where the
@@ -127,8 +132,15 @@ impl Model {
     }
 }
 
-fn work_fetch(backend: &mut Backend, work: &[Work<'_>], chosen: View, position: u32) -> Result<Fetch> {
-    let slot = chosen.part(u64::from(position % RING) * 4, 4);
-    let fetch = backend.execute(work, Some(slot))?;
-    Ok(fetch.unwrap_or_else(|| unreachable!("a view was asked for")))
+/// Submits what chooses `tokens` tokens, beginning with the one behind `position`.
+fn submit(
+    backend: &mut Backend,
+    work: &[Work<'_>],
+    chosen: View,
+    position: u32,
+    tokens: u32,
+) -> Result<UnderWay> {
+    let slots = chosen.part(u64::from(position % RING) * 4, u64::from(tokens) * 4);
+    let ids = backend.execute(work, Some(slots))?;
+    Ok(UnderWay { ids: ids.unwrap_or_else(|| unreachable!("a view was asked for")), tokens })
 }

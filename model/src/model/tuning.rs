@@ -46,8 +46,8 @@ impl Model {
             stream = b.layer(i, stream).await?;
         }
         let logits = b.head(stream).await?;
-        b.greedy(logits, chosen).await?;
-        b.sampled(logits, chosen, sampling, keep).await?;
+        b.greedy(&logits, chosen).await?;
+        b.sampled(logits.view, chosen, sampling, keep).await?;
         if b.summing {
             b.clear().await?;
         }

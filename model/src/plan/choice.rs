@@ -2,37 +2,65 @@
 
 use wgforge_codegen::{
     Variant, Workload,
-    kernels::{argmax, sample, topk},
+    kernels::{argmax, gemv, sample, topk},
 };
 
 use super::{Builder, RING, u};
-use crate::{Result, backend::View};
+use crate::{
+    Result,
+    backend::{Step, View},
+};
+
+/// What the head leaves: f32 rows of [`wgforge_codegen::types::stride`]`(vocab)`.
+#[derive(Debug, Clone)]
+pub(crate) struct Logits {
+    pub(crate) view: View,
+    /// The largest of each of its workgroups, and the search for the largest of those.
+    tops: Option<(View, argmax::Shape)>,
+}
 
 impl Builder<'_> {
-    /// The greedy choice among the logits of one token.
-    pub(crate) async fn greedy(&mut self, logits: View, chosen: View) -> Result<()> {
+    /// Has the head leave the largest logit of each of its workgroups, where the plan has that in place of
+    /// the first dispatch of a greedy choice.
+    pub(super) async fn with_tops(&mut self, logits: View) -> Result<Logits> {
+        let without = Logits { view: logits, tops: None };
         let n = u(self.config.vocab_size);
-        let first = Workload::Argmax(argmax::Shape { n, last: false, ring: 0 });
+        let Some(Step { variant: Variant::Gemv { shape, .. }, .. }) = self.steps.last() else {
+            return Ok(without);
+        };
+        let joined = Workload::Gemv(gemv::Shape { tops: gemv::TOPS, ..shape.clone() });
+        let apart = Workload::Argmax(argmax::Shape::first(n));
+        if shape.rows != n || !self.joins(|f| f.choice, &joined, &apart) {
+            return Ok(without);
+        }
+        let variant = self.backend.choose(joined)?;
+        let search = argmax::Shape::search(n, gemv::TOPS, RING);
+        let tops = self.named("tops", u64::from(search.n) * 4).await?;
+        if let Some(head) = self.steps.last_mut() {
+            head.variant = variant;
+            head.views.push(tops);
+        }
+        Ok(Logits { view: logits, tops: Some((tops, search)) })
+    }
+
+    /// The greedy choice among the logits of one token.
+    pub(crate) async fn greedy(&mut self, logits: &Logits, chosen: View) -> Result<()> {
+        let mut bound =
+            vec![("logits", logits.view), ("run", self.run), ("ids", self.ids), ("chosen", chosen)];
+        if let Some((tops, search)) = &logits.tops {
+            bound.push(("values", *tops));
+            return self.push("argmax".into(), Workload::Argmax(search.clone()), &bound);
+        }
+        let first = Workload::Argmax(argmax::Shape::first(u(self.config.vocab_size)));
         let slices = match self.backend.choose(first.clone())? {
             Variant::Argmax { shape, config } => shape.slices(&config),
             _ => 1,
         };
         let values = self.named("best_values", u64::from(slices) * 4).await?;
         let indices = self.named("best_indices", u64::from(slices) * 4).await?;
-        let bound = [
-            ("logits", logits),
-            ("values", values),
-            ("indices", indices),
-            ("run", self.run),
-            ("ids", self.ids),
-            ("chosen", chosen),
-        ];
+        bound.extend([("values", values), ("indices", indices)]);
         self.push("argmax".into(), first, &bound)?;
-        self.push(
-            "argmax.last".into(),
-            Workload::Argmax(argmax::Shape { n: slices, last: true, ring: RING }),
-            &bound,
-        )
+        self.push("argmax.last".into(), Workload::Argmax(argmax::Shape::last(slices, RING)), &bound)
     }
 
     /// A draw from the `keep` most likely tokens by the parameters in `sampling`.
