@@ -15,11 +15,12 @@ use crate::{
 const UNDER_WAY_S: f64 = 0.03;
 
 /// How many tokens may be under way where one takes `token_s` seconds (0: not known yet), at most `most`,
-/// and how many of them a submission makes: half, so that the next ones are there when it is done.
+/// and how many of them a submission makes: few enough that most are under way while the host records the
+/// next ones.
 fn ahead(token_s: f64, most: u32) -> (u32, u32) {
     let fit = if token_s > 0.0 { (UNDER_WAY_S / token_s).floor() } else { 2.0 };
     let tokens = (1..=most).rev().find(|n| f64::from(*n) <= fit).unwrap_or(1);
-    (tokens, (tokens / 2).max(1))
+    (tokens, (tokens / 4).max(1))
 }
 
 /// Tokens that one submission makes, and their ids on the way back.
@@ -187,8 +188,8 @@ mod tests {
     fn slow_devices_have_less_under_way() {
         let cases = [
             (0.0, 8, (2, 1)),
-            (0.001, 8, (8, 4)),
-            (0.006, 8, (5, 2)),
+            (0.001, 8, (8, 2)),
+            (0.006, 8, (5, 1)),
             (0.009, 8, (3, 1)),
             (0.016, 8, (1, 1)),
             (0.5, 8, (1, 1)),

@@ -29,24 +29,22 @@ pub struct Dispatch {
     pub us: Option<f64>,
 }
 
-/// Tokens that are timed to know how busy the GPU is; each submission of them takes queries of its own.
-const TIMED: u32 = 32;
-
 impl Model {
     /// The part of the time during which the GPU works while tokens are generated: its own time for each
     /// token, added up, over the time in which they came. `None` without timestamps or where the context has
-    /// no room for that. Begins a sequence with `prompt`, and leaves it with some more tokens.
+    /// no room for `tokens` of them. Begins a sequence with `prompt`, and leaves it with these tokens. Each
+    /// submission takes queries of its own: some hundred tokens are many.
     ///
     /// # Errors
     /// A failing device.
-    pub async fn busy(&mut self, prompt: &[u32], choice: Choice) -> Result<Option<f64>> {
+    pub async fn busy(&mut self, prompt: &[u32], tokens: u32, choice: Choice) -> Result<Option<f64>> {
         // One chunk: each takes queries as well.
         let prompt = &prompt[prompt.len().saturating_sub(self.chunk as usize)..];
-        if prompt.len() + TIMED as usize > self.config.max_position {
+        if prompt.len() + tokens as usize > self.config.max_position {
             return Ok(None);
         }
         self.reset();
-        let request = Request { prompt: prompt.to_vec(), max_new: TIMED, choice, stop: Vec::new() };
+        let request = Request { prompt: prompt.to_vec(), max_new: tokens, choice, stop: Vec::new() };
         let Backend::Gpu(gpu) = &mut self.backend else { return Ok(None) };
         gpu.time_submissions();
         let stats = self.generate(&request, &mut |_| ControlFlow::Continue(())).await;
