@@ -16,6 +16,7 @@ use wgforge::model::{Fusion, Kernels, WeightMode};
 use wgforge::runtime::Device;
 
 use crate::autotune_confirm::{self, Change};
+use crate::autotune_refine::{self, Refined};
 use crate::autotune_report as report;
 use crate::cli::{AutotuneArgs, Global};
 use crate::console::{self, Graceful, usage};
@@ -39,10 +40,27 @@ pub(crate) struct Outcome {
     pub(crate) dropped: Vec<Workload>,
     /// Workloads with another winner than before that was not measured in the whole program.
     pub(crate) unconfirmed: Vec<Workload>,
+    /// Winners that others took the place of, because whole tokens are faster with those.
+    pub(crate) refined: Vec<Refined>,
     /// Where the results are.
     pub(crate) saved: Vec<PathBuf>,
     pub(crate) seed: u64,
     pub(crate) mode: Mode,
+}
+
+impl Outcome {
+    /// Joined kernels that do not stay: nothing is tuned for them, and by that a plan knows.
+    fn gone(&self, cpu: bool) -> Vec<Workload> {
+        self.dropped.iter().filter(|w| chooses_plan(self.mode, cpu) && w.is_joined()).cloned().collect()
+    }
+
+    /// What the model runs from now on.
+    fn kernels(&self, present: &Kernels, cpu: bool) -> Kernels {
+        let stays = |s: &&Settled| !self.dropped.contains(&s.workload);
+        let winners: Vec<Variant> =
+            self.tuned.settled.iter().filter(stays).filter_map(Settled::variant).collect();
+        present.with(&winners).without(&self.gone(cpu))
+    }
 }
 
 /// Runs the subcommand.
@@ -143,20 +161,25 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         confirmed: Vec::new(),
         dropped: Vec::new(),
         unconfirmed,
+        refined: Vec::new(),
         saved: Vec::new(),
         seed,
         mode,
     };
     if confirming && !outcome.tuned.stopped {
         confirm(&mut session, &present, &mut outcome, deadline, args.json)?;
+        if mode == Mode::Full && !cpu {
+            let kernels = outcome.kernels(&present, cpu);
+            let settled = &mut outcome.tuned.settled;
+            outcome.refined = autotune_refine::refine(&mut session, kernels, settled, deadline, args.json)?;
+        }
     }
     let stopped = graceful.interrupted();
     drop(graceful);
 
     let mut database = outcome.tuned.database(&device, &outcome.dropped);
     // What is joined and does not stay leaves no entry: by that a plan knows.
-    let gone: Vec<Workload> =
-        outcome.dropped.iter().filter(|w| chooses_plan(mode, cpu) && w.is_joined()).cloned().collect();
+    let gone = outcome.gone(cpu);
     gone.iter().for_each(|w| database.remove(w));
     for note in autotune::save_merged_without(&database, &gone, &path)? {
         eprintln!("notice: {note}");

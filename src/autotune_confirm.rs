@@ -119,7 +119,7 @@ impl What {
 }
 
 /// Whether Ctrl-C asked for the end.
-fn stopped() -> bool {
+pub(crate) fn stopped() -> bool {
     console::interrupted().load(Ordering::SeqCst)
 }
 
@@ -265,22 +265,30 @@ fn left_out(families: &[(String, Vec<&Change>)], shares: &[Share]) -> Vec<Worklo
     all.filter(|(name, c)| gone(name, c)).map(|(_, c)| c.workload.clone()).collect()
 }
 
+/// Seconds a greedy token takes with the kernels just set; the sample takes `sample_s` at least.
+pub(crate) fn token_seconds(session: &mut Session, sample_s: f64) -> Result<f64> {
+    short_sample(session, What::Decode)?;
+    let cpu = session.in_software();
+    seconds_a_token(session, What::Decode, sample_s, cpu)
+}
+
 /// A sample with the kernels just set, whose pipelines and bind groups a first run makes.
 fn measure(session: &mut Session, what: What) -> Result<f64> {
     short_sample(session, what)?;
     let cpu = session.in_software();
-    seconds_a_token(session, what, false, cpu)
+    seconds_a_token(session, what, SAMPLE_S, cpu)
 }
 
 /// Makes whatever the kernels just set need.
 fn short_sample(session: &mut Session, what: What) -> Result<f64> {
     let cpu = session.in_software();
-    seconds_a_token(session, what, true, cpu)
+    seconds_a_token(session, what, 0.0, cpu)
 }
 
-/// Seconds a token of a prompt or of decoding. `short`: once, to have everything made; otherwise
-/// again and again until the sample is long enough.
-fn seconds_a_token(session: &mut Session, what: What, short: bool, cpu: bool) -> Result<f64> {
+/// Seconds a token of a prompt or of decoding, again and again until the sample took `sample_s`; 0: a few
+/// tokens once, to have everything made.
+fn seconds_a_token(session: &mut Session, what: What, sample_s: f64, cpu: bool) -> Result<f64> {
+    let short = sample_s == 0.0;
     let config = session.model.config();
     let vocab = config.vocab_size.min(config.vocab_size_per_layer_input) as u64;
     let room = u32::try_from(config.max_position).unwrap_or(u32::MAX);
@@ -308,7 +316,7 @@ fn seconds_a_token(session: &mut Session, what: What, short: bool, cpu: bool) ->
             seconds += stats.decode_s;
             steps += f64::from(stats.tokens.saturating_sub(1).max(1));
         }
-        if short || seconds >= SAMPLE_S {
+        if seconds >= sample_s {
             return Ok(seconds / steps);
         }
     }

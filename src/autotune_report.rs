@@ -118,6 +118,15 @@ pub(crate) fn print(session: &Session, outcome: &Outcome) -> Result<()> {
             ))?;
         }
     }
+    for r in &outcome.refined {
+        let what = named(&r.workload);
+        console::line(format_args!(
+            "{what}: tokens are {:.1} % faster with {} than with what is fastest alone, {}",
+            r.gain * 100.0,
+            r.config,
+            r.alone
+        ))?;
+    }
     let changed = outcome.tuned.settled.iter().filter(|s| s.changed()).count();
     console::line(format_args!(
         "{} kernels of {} settled, {changed} changed, {} left as they were, in {:.1} s (seed {})",
@@ -161,6 +170,10 @@ pub(crate) fn json(session: &Session, outcome: &Outcome, stopped: bool) -> Value
     result["left"] = json!(left);
     result["alarms"] = json!(tuned.alarms);
     result["confirmed"] = json!(confirmed);
+    let refined = outcome.refined.iter().map(
+        |r| json!({ "kernel": named(&r.workload), "alone": r.alone, "config": r.config, "gain": r.gain }),
+    );
+    result["refined"] = refined.collect();
     result["saved"] = json!(outcome.saved);
     result
 }

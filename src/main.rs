@@ -2,6 +2,7 @@
 
 mod autotune;
 mod autotune_confirm;
+mod autotune_refine;
 mod autotune_report;
 mod bench;
 mod bench_compare;

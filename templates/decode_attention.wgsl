@@ -9,7 +9,7 @@
 // Weights of a query head, then of a key head.
 @group(0) @binding({{ b.norms }}) var<storage, read> norms: array<vec4<f32>>;
 // (cos, sin) of `low` positions 0..256, then of multiples of 256.
-@group(0) @binding({{ b.angles }}) var<storage, read> angles: array<vec2<f32>>;
+@group(0) @binding({{ b.angles }}) var<storage, read> angles: array<{% if d.whole_turns == 1 %}vec4{% else %}vec2{% endif %}<f32>>;
 {% if s.append -%}
 {{ <output name="k" binding={b.k} ty={s.kv} native={c.f16} /> }}
 {{ <output name="v" binding={b.v} ty={s.kv} native={c.f16} /> }}
@@ -64,7 +64,11 @@ var<workgroup> group_rows: array<vec4<f32>, {{ (d.groups - 1) * c.heads * d.dim4
 var<workgroup> group_sums: array<f32, {{ (d.groups - 1) * c.heads }}>;
 {%- endif %}
 
+{% if d.whole_turns == 1 -%}
+{{ <rotation_quads rotary={s.rotary} /> }}
+{%- else -%}
 {{ <rotation rotary={s.rotary} /> }}
+{%- endif %}
 
 // Where a position's row of a KV head begins in the cache.
 fn place(position: u32, kv_head: u32) -> u32 {
@@ -158,12 +162,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   squares{{ p }} += dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }});
 {%- endfor %}{% endfor %}
 {%- for n in range(end=d.pairs) %}
+{%- if d.whole_turns == 1 %}
+  let turn{{ n }} = turn(position, i{{ n }});
+  let co{{ n }} = turn{{ n }}.co;
+  let si{{ n }} = turn{{ n }}.si;
+{%- else %}
   let e{{ n }}_0 = angle(position, 4u * i{{ n }});
   let e{{ n }}_1 = angle(position, 4u * i{{ n }} + 1u);
   let e{{ n }}_2 = angle(position, 4u * i{{ n }} + 2u);
   let e{{ n }}_3 = angle(position, 4u * i{{ n }} + 3u);
   let co{{ n }} = vec4<f32>(e{{ n }}_0.x, e{{ n }}_1.x, e{{ n }}_2.x, e{{ n }}_3.x);
   let si{{ n }} = vec4<f32>(e{{ n }}_0.y, e{{ n }}_1.y, e{{ n }}_2.y, e{{ n }}_3.y);
+{%- endif %}
 {%- endfor %}
 {%- if d.team_shuffled > 1 %}
   for (var step_ = {{ d.team_shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {

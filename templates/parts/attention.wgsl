@@ -9,6 +9,26 @@ fn angle(position: u32, pair: u32) -> vec2<f32> {
 }
 {%- endcomponent rotation %}
 
+{#- The same for the four pairs from 4 * `quad` on at once, where all four rotate or none; `angles` has two
+    entries a quad. -#}
+{% component rotation_quads(rotary: integer) -%}
+struct Turn { co: vec4<f32>, si: vec4<f32> }
+fn turn(position: u32, quad: u32) -> Turn {
+  if (quad >= {{ rotary // 4 }}u) { return Turn(vec4<f32>(1.0), vec4<f32>()); }
+  let low = (position & 255u) * {{ rotary // 2 }}u + 2u * quad;
+  let high = (256u + (position >> 8u)) * {{ rotary // 2 }}u + 2u * quad;
+  let a = angles[low];
+  let b = angles[low + 1u];
+  let c = angles[high];
+  let d = angles[high + 1u];
+  let low_co = vec4<f32>(a.xz, b.xz);
+  let low_si = vec4<f32>(a.yw, b.yw);
+  let high_co = vec4<f32>(c.xz, d.xz);
+  let high_si = vec4<f32>(c.yw, d.yw);
+  return Turn(low_co * high_co - low_si * high_si, low_si * high_co + low_co * high_si);
+}
+{%- endcomponent rotation_quads %}
+
 {#- `score_at(i)`: score `i` of a tile, of whose sum `parts` lie in the workgroup's `scores`. -#}
 {% component part_scores(parts: integer) -%}
 fn score_at(i: u32) -> f32 {

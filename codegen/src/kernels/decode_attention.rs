@@ -223,7 +223,9 @@ impl Kernel for DecodeAttention {
     }
 
     fn promising(_: &Shape, c: &Config) -> bool {
-        c.heads == 1 && c.splits == 32 && c.keys == 16 && c.values_ahead
+        // Small shaders: layers of the other kind come between, and their code takes its place in the
+        // instruction cache.
+        c.heads == 1 && c.splits == 32 && c.keys <= 16
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
@@ -356,6 +358,8 @@ impl Kernel for DecodeAttention {
             ("squares", l.team / l.team_shuffled),
             ("passes", l.passes),
             ("pairs", l.pairs),
+            // All pairs of a quad rotate, or none.
+            ("whole_turns", u32::from(s.rotary.is_multiple_of(4))),
             ("ragged", u32::from(l.pairs * l.team != s.dim / 8)),
         ]
     }
