@@ -30,6 +30,8 @@ const QUICK_ON_CPU_S: u64 = 240;
 const FULL_S: u64 = 600;
 /// The part of the time that the whole-program confirmation gets.
 const CONFIRMATION: f64 = 0.2;
+/// The same where what came close is compared behind it, which gets the second half.
+const CONFIRMATION_AND_REFINEMENT: f64 = 0.3;
 
 /// What a run of this subcommand found.
 #[derive(Debug)]
@@ -131,7 +133,13 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     }
     let present = present(&device, global.kernels.as_deref());
     let confirming = !args.no_confirm;
-    let searching = if confirming { budget.mul_f64(1.0 - CONFIRMATION) } else { budget };
+    let refining = confirming && mode == Mode::Full && !cpu;
+    let whole_tokens = match (confirming, refining) {
+        (false, _) => 0.0,
+        (true, false) => CONFIRMATION,
+        (true, true) => CONFIRMATION_AND_REFINEMENT,
+    };
+    let searching = budget.mul_f64(1.0 - whole_tokens);
     let request = Request {
         workloads,
         before: &|w| present.choose(w.clone()).ok(),
@@ -167,8 +175,10 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         mode,
     };
     if confirming && !outcome.tuned.stopped {
-        confirm(&mut session, &present, &mut outcome, deadline, args.json)?;
-        if mode == Mode::Full && !cpu {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let confirmed_by = if refining { deadline - left / 2 } else { deadline };
+        confirm(&mut session, &present, &mut outcome, confirmed_by, args.json)?;
+        if refining {
             let kernels = outcome.kernels(&present, cpu);
             let settled = &mut outcome.tuned.settled;
             outcome.refined = autotune_refine::refine(&mut session, kernels, settled, deadline, args.json)?;

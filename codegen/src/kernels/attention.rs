@@ -145,7 +145,9 @@ impl Kernel for Attention {
         let make =
             |rows, keys, splits| Config { rows, keys, lanes, splits, sg: lanes.min(sg), f16: caps.f16 };
         let rows = if s.decode { group.next_power_of_two().min(4) } else { 4 };
-        let splits = if s.decode { 16 } else { 1 };
+        // No range is smaller than a tile: a small window has fewer.
+        let most = if s.window > 0 { s.window.div_ceil(16).next_power_of_two() } else { 16 };
+        let splits = if s.decode { most.min(16) } else { 1 };
         [make(rows, 16, splits), make(2, 16, splits), make(1, 8, splits)]
             .into_iter()
             .find(|c| Self::why_not(s, c, caps).is_none())
