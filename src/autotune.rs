@@ -181,7 +181,11 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
         if refining {
             let kernels = outcome.kernels(&present, cpu);
             let settled = &mut outcome.tuned.settled;
-            outcome.refined = autotune_refine::refine(&mut session, kernels, settled, deadline, args.json)?;
+            let dropped = &outcome.dropped;
+            outcome.refined =
+                autotune_refine::refine(&mut session, kernels, settled, dropped, deadline, args.json)?;
+            let refined = &outcome.refined;
+            outcome.unconfirmed.retain(|w| refined.iter().all(|r| r.workload != *w));
         }
     }
     let stopped = graceful.interrupted();
@@ -304,7 +308,11 @@ pub(crate) fn short(workload: &Workload) -> String {
             };
             let (rows, columns) = (text("rows"), text("columns"));
             let rows = format!("{norms}{rows}×{columns} {} {}", text("format"), text("epilogue"));
-            format!("{rows}, {} → {}", text("x"), text("out"))
+            let tops = match fields.get("tops") {
+                Some(n) => format!(" and the largest of each {n}"),
+                None => String::new(),
+            };
+            format!("{rows}, {} → {}{tops}", text("x"), text("out"))
         }
         Workload::GemvPair(s) => {
             let first = short(&Workload::Gemv(s.first.clone()));
@@ -334,6 +342,7 @@ pub(crate) fn short(workload: &Workload) -> String {
             format!("{residual}{} → {}", s.width, text("out"))
         }
         Workload::Rope(s) => format!("{}+2·{} heads of {}", s.heads, s.kv_heads, s.dim),
+        Workload::Argmax(s) if s.slice > 0 => format!("the largest of {} in slices of {}", s.of, s.slice),
         Workload::Argmax(s) => format!("{}{}", s.n, if s.last { ", last" } else { "" }),
         _ => ["rows", "layers", "n", "columns", "dim", "keep"]
             .into_iter()

@@ -1,8 +1,8 @@
 //! Which of several candidates that are about as fast alone is the fastest in whole tokens.
 //!
-//! Timed by itself, a kernel finds its own code in the instruction cache, and what it shares with its
-//! neighbours in none. In a token other kernels come between: on an H100, code that its cache has lost
-//! costs attention 3 to 7 µs of 8 to 16, and the larger the shader, the more.
+//! Timed by itself, a kernel finds its own code in the instruction cache. In a token other kernels come
+//! between: on an H100, code that the cache has lost costs attention 3 to 7 µs of 8 to 16, and the larger
+//! the shader, the more.
 
 use std::time::Instant;
 
@@ -69,11 +69,13 @@ fn rivals(one: &Settled) -> Vec<Measured> {
 }
 
 /// Puts the candidates that whole tokens are fastest with in the winners' places, for as long as there is
-/// time. `kernels` are those the model is to run with, winners included.
+/// time. `kernels` are those the model is to run with, winners included; `dropped` workloads stay as they
+/// were.
 pub(crate) fn refine(
     session: &mut Session,
     mut kernels: Kernels,
     settled: &mut [Settled],
+    dropped: &[Workload],
     deadline: Instant,
     quiet: bool,
 ) -> Result<Vec<Refined>> {
@@ -81,7 +83,10 @@ pub(crate) fn refine(
     session.model.set_kernels(kernels.clone());
     let used = block_on(session.model.workloads())?;
     let mut order: Vec<usize> = (0..settled.len())
-        .filter(|i| rank(&settled[*i].workload).is_some() && used.contains(&settled[*i].workload))
+        .filter(|i| {
+            let workload = &settled[*i].workload;
+            rank(workload).is_some() && used.contains(workload) && !dropped.contains(workload)
+        })
         .collect();
     order.sort_by_key(|i| rank(&settled[*i].workload));
     let mut all = Vec::new();

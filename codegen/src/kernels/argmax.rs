@@ -137,7 +137,7 @@ impl Kernel for Argmax {
         };
         if s.last {
             let (_, mut token) = best(io, "values", 0, s.n);
-            if s.slice > 0 {
+            if s.slice > 0 && token < s.n {
                 let from = token * s.slice;
                 token = best(io, "logits", from, (from + s.slice).min(s.of)).1;
             }

@@ -99,6 +99,11 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
             + u64::from(groups(s, c)) * 4)
 }
 
+/// Key ranges of one token on a device nobody has tuned: 16, but none smaller than a tile of 16 keys.
+pub(crate) fn generic_splits(window: u32) -> u32 {
+    if window > 0 { window.div_ceil(16).next_power_of_two().min(16) } else { 16 }
+}
+
 impl Kernel for Attention {
     const NAME: &'static str = "attention";
     const TEMPLATE: &'static str = include_str!("../../../templates/attention.wgsl");
@@ -145,9 +150,7 @@ impl Kernel for Attention {
         let make =
             |rows, keys, splits| Config { rows, keys, lanes, splits, sg: lanes.min(sg), f16: caps.f16 };
         let rows = if s.decode { group.next_power_of_two().min(4) } else { 4 };
-        // No range is smaller than a tile: a small window has fewer.
-        let most = if s.window > 0 { s.window.div_ceil(16).next_power_of_two() } else { 16 };
-        let splits = if s.decode { most.min(16) } else { 1 };
+        let splits = if s.decode { generic_splits(s.window) } else { 1 };
         [make(rows, 16, splits), make(2, 16, splits), make(1, 8, splits)]
             .into_iter()
             .find(|c| Self::why_not(s, c, caps).is_none())

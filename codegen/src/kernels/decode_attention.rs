@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     NO_SUMS,
-    attention::{attend, key_range},
+    attention::{attend, generic_splits, key_range},
     attention_merge, common_why_not, f16_choices, merge_gemv, rope, row_why_not, shuffle_choices,
     slab::Second,
 };
@@ -234,10 +234,11 @@ impl Kernel for DecodeAttention {
         let lanes = (s.dim / 4) & (s.dim / 4).wrapping_neg();
         let lanes = lanes.clamp(1, 16).min(8 * sg);
         let f16 = caps.f16 && s.any_f16();
+        let splits = generic_splits(s.window);
         let make = |wg: u32, keys: u32| {
             let wg = wg.min(keys * lanes).min(caps.max_invocations);
             let sg = if wg.is_multiple_of(sg) { sg } else { 1 };
-            Config { wg, heads: 1, splits: 16, keys, lanes, values_ahead: true, sg, f16 }
+            Config { wg, heads: 1, splits, keys, lanes, values_ahead: true, sg, f16 }
         };
         [make(128, 16), make(256, 16), make(64, 16), make(64, 8)]
             .into_iter()

@@ -562,6 +562,7 @@ impl Kernel for Gemv {
             "{} rows a thread are not supported: up to {most}, in {four}s",
             c.rows
         );
+        require!((1..=64).contains(&c.tiles), "{} tiles a workgroup are not supported: 1 to 64", c.tiles);
         require!(
             tile(c).is_multiple_of(s.rows_per_quad()),
             "a workgroup's {} rows are not a multiple of {}",
@@ -619,7 +620,6 @@ impl Kernel for Gemv {
             slice(s, c),
             s.tops
         );
-        require!((1..=64).contains(&c.tiles), "{} tiles a workgroup are not supported: 1 to 64", c.tiles);
         let groups = workgroups(s, c);
         require!(
             groups.div_ceil(caps.max_groups) <= caps.max_groups,

@@ -80,7 +80,7 @@ impl Share {
     /// Whether sums meet in workgroup memory before they are added to `out`: too few lanes share them to leave
     /// a row to each, and additions 16 bytes apart take long. Without subgroups that memory is needed elsewhere.
     fn gathered(self) -> bool {
-        self.sg > 1 && self.split < 4 && self.shuffled() == self.split
+        self.sg > 1 && self.split < 4
     }
 
     /// Bytes of workgroup memory for that.

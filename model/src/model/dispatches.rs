@@ -33,7 +33,7 @@ impl Model {
     /// The part of the time during which the GPU works while tokens are generated: its own time for each
     /// token, added up, over the time in which they came. `None` without timestamps or where the context has
     /// no room for `tokens` of them. Begins a sequence with `prompt`, and leaves it with these tokens. Each
-    /// submission takes queries of its own: some hundred tokens are many.
+    /// submission takes queries of its own: a few hundred tokens are many.
     ///
     /// # Errors
     /// A failing device.

@@ -97,6 +97,7 @@ impl Choice {
 
 /// Tokens under way at most; a ring has room for as many past a stop.
 const AHEAD: u32 = 8;
+const _: () = assert!(AHEAD <= RING, "the ring of chosen tokens holds those under way");
 /// Slots the global caches start with.
 const FIRST_SLOTS: u32 = 1024;
 
@@ -360,7 +361,8 @@ fn cache_bytes(config: &TextConfig, layer: usize, kv: Act, slots: u32) -> u64 {
 }
 
 /// Caches of the layers that own one. A sliding layer's ring holds a window and a chunk, since a
-/// chunk is appended before its first token looks back.
+/// chunk is appended before its first token looks back; or what is under way and as much again, to be
+/// taken back.
 async fn caches(
     backend: &mut Backend,
     config: &TextConfig,
@@ -372,7 +374,7 @@ async fn caches(
     for i in 0..config.num_layers() {
         caches.push(if config.owns_kv(i) {
             let ring = if config.kind(i) == LayerKind::Sliding {
-                to_u32(config.window).saturating_add(chunk.max(AHEAD))
+                to_u32(config.window).saturating_add(chunk.max(2 * AHEAD))
             } else {
                 0
             };

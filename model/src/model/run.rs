@@ -144,3 +144,59 @@ fn submit(
     let ids = backend.execute(work, Some(slots))?;
     Ok(UnderWay { ids: ids.unwrap_or_else(|| unreachable!("a view was asked for")), tokens })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use pollster::block_on;
+    use wgforge_runtime::{Device, DeviceOptions};
+
+    use super::{super::Target, *};
+    use crate::{Checkpoint, Kernels, Options};
+
+    fn demo(target: Target) -> Model {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+        let checkpoint = Arc::new(Checkpoint::open(folder).expect("the demo model"));
+        block_on(Model::load(&checkpoint, target, &Options::default(), &mut |_| {})).expect("loads")
+    }
+
+    /// `count` greedy tokens behind a prompt, `each` a submission.
+    fn greedy(model: &mut Model, prompt: &[u32], count: usize, each: u32) -> Vec<u32> {
+        model.reset();
+        let first = block_on(model.prefill(prompt, Choice::Greedy)).expect("prefill");
+        let mut ids = block_on(model.take(first.ids)).expect("the first token");
+        while ids.len() < count {
+            let next = model.decode(Choice::Greedy, each).expect("decode");
+            assert!((1..=each).contains(&next.tokens), "{} tokens of {each}", next.tokens);
+            let more = block_on(model.take(next.ids)).expect("tokens");
+            assert_eq!(more.len(), next.tokens as usize);
+            ids.extend(more);
+        }
+        ids.truncate(count);
+        ids
+    }
+
+    #[test]
+    fn tokens_of_one_submission_are_those_of_many() {
+        // The ring of chosen tokens ends at a position of 64: the last submission before is a short one.
+        let prompt: Vec<u32> = (0..50).map(|i| 300 + i * 7 % 1500).collect();
+        let mut targets = vec![Target::Reference];
+        match block_on(Device::request(&DeviceOptions::default())) {
+            Ok(device) => {
+                let kernels = Kernels::generic(device.caps());
+                targets.push(Target::Gpu(device, kernels));
+            }
+            Err(e) => {
+                assert!(std::env::var_os("WGFORGE_REQUIRE_ADAPTER").is_none(), "an adapter is required: {e}");
+            }
+        }
+        for target in targets {
+            let mut model = demo(target);
+            let one_by_one = greedy(&mut model, &prompt, 30, 1);
+            for each in [2, 3, 8] {
+                assert_eq!(greedy(&mut model, &prompt, 30, each), one_by_one, "{each} a submission");
+            }
+        }
+    }
+}

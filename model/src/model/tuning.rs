@@ -42,8 +42,10 @@ impl Model {
         let (host_one, host_many) = (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
         let mut b = self.builder(Which::One);
         let mut stream = Stream::Whole(b.embed(host_one).await?);
+        let mut hands_over_sums = false;
         for i in 0..layers {
             stream = b.layer(i, stream).await?;
+            hands_over_sums |= i + 1 == owners && stream.adds_sums();
         }
         let logits = b.head(stream).await?;
         b.greedy(&logits, chosen).await?;
@@ -56,6 +58,9 @@ impl Model {
         let mut stream = Stream::Whole(b.embed(host_many).await?);
         for i in 0..owners {
             stream = b.layer(i, stream).await?;
+        }
+        if hands_over_sums {
+            b.settle(stream, "handover", false).await?;
         }
         steps.append(&mut b.steps);
         let mut all: Vec<Workload> = Vec::new();

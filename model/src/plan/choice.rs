@@ -11,6 +11,9 @@ use crate::{
     backend::{Step, View},
 };
 
+/// Workgroups that a head is to have at least.
+const LEAST_TOPS: u32 = 64;
+
 /// What the head leaves: f32 rows of [`wgforge_codegen::types::stride`]`(vocab)`.
 #[derive(Debug, Clone)]
 pub(crate) struct Logits {
@@ -30,7 +33,9 @@ impl Builder<'_> {
         };
         let joined = Workload::Gemv(gemv::Shape { tops: gemv::TOPS, ..shape.clone() });
         let apart = Workload::Argmax(argmax::Shape::first(n));
-        if shape.rows != n || !self.joins(|f| f.choice, &joined, &apart) {
+        // Of a small vocabulary they would be few, and the head's workgroups with them.
+        let few = self.fusion.is_none() && n < LEAST_TOPS * gemv::TOPS;
+        if few || shape.rows != n || !self.joins(|f| f.choice, &joined, &apart) {
             return Ok(without);
         }
         let variant = self.backend.choose(joined)?;
