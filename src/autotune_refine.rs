@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 use pollster::block_on;
 use serde_json::Value;
-use wgforge::autotune::{Measured, Settled, stats};
+use wgforge::autotune::{Measured, Settled, WORTH, ratios, stats};
 use wgforge::codegen::{Variant, Workload};
 use wgforge::model::Kernels;
 
@@ -25,8 +25,6 @@ const CLOSE: f64 = 1.1;
 const ROUNDS: usize = 3;
 /// Seconds of a sample.
 const SAMPLE_S: f64 = 0.15;
-/// A gain below this is none.
-const WORTH: f64 = 0.003;
 
 /// A winner that gave way.
 #[derive(Debug, Clone)]
@@ -66,6 +64,17 @@ fn rivals(one: &Settled) -> Vec<Measured> {
     all.sort_by(|a, b| a.us.median.total_cmp(&b.us.median));
     all.truncate(RIVALS);
     all
+}
+
+/// The rival that won every round against the winner, by the most in the median, and by how much.
+fn best(winner: &[f64], rivals: &[Vec<f64>]) -> Option<(usize, f64)> {
+    let gain = |rival: &Vec<f64>| {
+        let gains = ratios(winner, rival);
+        let all_won = gains.iter().all(|gain| *gain > 0.0);
+        stats::median(&gains).filter(|gain| all_won && *gain >= WORTH)
+    };
+    let gains = rivals.iter().enumerate().filter_map(|(i, rival)| Some((i, gain(rival)?)));
+    gains.max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// Puts the candidates that whole tokens are fastest with in the winners' places, for as long as there is
@@ -114,13 +123,8 @@ pub(crate) fn refine(
                 times[which].push(token_seconds(session, SAMPLE_S)?);
             }
         }
-        let gains = times[1..].iter().map(|rival| {
-            let ratios: Vec<f64> = times[0].iter().zip(rival).map(|(a, b)| a / b - 1.0).collect();
-            let all_won = ratios.iter().all(|r| *r > 0.0);
-            stats::median(&ratios).filter(|gain| all_won && *gain >= WORTH).unwrap_or(0.0)
-        });
-        let best = gains.zip(&rivals).max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(gain, _)| *gain > 0.0);
-        if let Some((gain, (measured, variant))) = best {
+        if let Some((rival, gain)) = best(&times[0], &times[1..]) {
+            let (measured, variant) = &rivals[rival];
             kernels = kernels.with(std::slice::from_ref(variant));
             let (measured, one) = (measured.clone(), &mut settled[i]);
             let alone = std::mem::replace(&mut one.winner, measured);
@@ -136,4 +140,19 @@ pub(crate) fn refine(
     bar.finish_and_clear();
     session.model.set_kernels(kernels);
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn a_rival_must_win_every_round_by_something() {
+        let winner = [100.0, 101.0, 99.0];
+        let (once, little, clear) =
+            (vec![90.0, 102.0, 90.0], vec![99.9, 100.9, 98.9], vec![98.0, 99.0, 97.0]);
+        assert_eq!(best(&winner, &[once.clone(), little.clone()]), None, "lost a round; gained a thousandth");
+        let found = best(&winner, &[once, little, clear]).expect("two hundredths in every round");
+        assert!(found.0 == 2 && (found.1 - 0.0204).abs() < 1e-3, "{found:?}");
+    }
 }

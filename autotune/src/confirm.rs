@@ -42,7 +42,7 @@ pub struct Confirmed {
 const LEAST: usize = 3;
 
 /// A gain below this is none, however sure: the next driver moves more.
-const WORTH: f64 = 0.003;
+pub const WORTH: f64 = 0.003;
 
 /// Measures all groups together, none, and all but each, in interleaved rounds; groups without
 /// which nothing gets slower (the interval of the paired ratios reaches down to none) do not stay, unless
@@ -138,7 +138,7 @@ pub fn confirm<E>(
 }
 
 /// How much longer each of `slow` took than its partner.
-fn ratios(slow: &[f64], fast: &[f64]) -> Vec<f64> {
+pub fn ratios(slow: &[f64], fast: &[f64]) -> Vec<f64> {
     slow.iter().zip(fast).map(|(s, f)| s / f - 1.0).collect()
 }
 

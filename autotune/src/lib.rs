@@ -71,7 +71,7 @@ use std::path::PathBuf;
 
 pub use bandwidth::read_gb_s;
 pub use call::Call;
-pub use confirm::{Confirmed, Group, Share, confirm};
+pub use confirm::{Confirmed, Group, Share, WORTH, confirm, ratios};
 pub use evidence::{Conditions, Evidence, Measured, Record, Settled};
 pub use mismatch::{Mismatch, WGPU, mismatches};
 pub use prove::{Proof, Rejection, Shader, agrees, proofs, run};
