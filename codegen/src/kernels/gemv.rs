@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NO_SUMS, argmax, common_why_not, f16_choices, generic_shuffle, norm, reduce_bytes, shuffle_choices,
+    NO_SUMS, argmax, f16_choices, generic_shuffle, group_why_not, norm, reduce_bytes, shuffle_choices,
 };
 use crate::{
     Arithmetic, Caps, Cost, Reason, Workload,
@@ -459,7 +459,10 @@ impl Kernel for Gemv {
         let rows: &[u32] = if s.format.is_int() { &[4, 8, 16] } else { &[1, 2, 4, 8] };
         let sums: Vec<(u32, bool)> =
             shuffle_choices(caps).into_iter().flat_map(|sg| [(sg, false), (sg, true)]).collect();
-        for wg in [32, 64, 128, 256, 512] {
+        // A row of 1536 is 384 quads: norms leave no thread of such a workgroup idle.
+        let wgs: &[u32] =
+            if s.norm.is_some() { &[32, 64, 128, 256, 384, 512, 768] } else { &[32, 64, 128, 256, 512] };
+        for &wg in wgs {
             for lanes in [1, 4, 8, 16, 32, 64, 128, 256] {
                 for &rows in rows {
                     for unroll in [1, 2, 3, 4, 6, 8] {
@@ -551,7 +554,7 @@ impl Kernel for Gemv {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(
-            c.lanes.is_power_of_two() && c.lanes <= c.wg,
+            c.lanes.is_power_of_two() && c.lanes <= c.wg && c.wg.is_multiple_of(c.lanes),
             "{} lanes do not divide a workgroup of {}",
             c.lanes,
             c.wg
@@ -625,7 +628,7 @@ impl Kernel for Gemv {
             groups.div_ceil(caps.max_groups) <= caps.max_groups,
             "{groups} workgroups exceed the device's grid"
         );
-        s.why_not(caps).or_else(|| common_why_not(c.wg, c.sg, workgroup_bytes(s, c), caps))
+        s.why_not(caps).or_else(|| group_why_not(c.wg, c.sg, workgroup_bytes(s, c), caps))
     }
 
     fn promising(s: &Shape, c: &Config) -> bool {
@@ -633,7 +636,7 @@ impl Kernel for Gemv {
         c.lanes * c.unroll == chunks(s)
             && c.sg > 1
             && !c.f16
-            && (128..=512).contains(&c.wg)
+            && (128..=768).contains(&c.wg)
             && loads(s, c) <= 8
             && c.rows <= 8
             && matches!(c.tiles, 1 | 8)

@@ -123,6 +123,11 @@ fn workgroups(s: &Shape, c: &Config) -> u32 {
     s.second.chunks(s.first.rows) / c.pieces
 }
 
+/// Whether the second matrix has columns for few workgroups, as the per-layer pair has.
+fn small(s: &Shape) -> bool {
+    s.second.chunks(s.first.rows) <= 64
+}
+
 impl Kernel for GemvPair {
     const NAME: &'static str = "gemv_pair";
     const TEMPLATE: &'static str = include_str!("../../../templates/gemv_pair.wgsl");
@@ -143,7 +148,7 @@ impl Kernel for GemvPair {
         let sg = shuffle_choices(caps).into_iter().max().unwrap_or(1);
         let sums = [(sg, false), (sg, true)];
         for wg in [128, 256, 384, 512, 768, 1024] {
-            for lanes in [4, 8, 16, 32, 64] {
+            for lanes in [4, 8, 16, 32, 64, 128] {
                 for rows in [4, 8, 16] {
                     for pieces in [1, 2, 3, 4, 6, 8, 12, 16] {
                         for split in [1, 2, 4, 8, 16] {
@@ -157,11 +162,14 @@ impl Kernel for GemvPair {
                 }
             }
         }
-        // Fewer workgroups leave most of a GPU idle, more make the norms and the atomics dear.
+        // Fewer workgroups leave most of a GPU idle, more make the norms and the atomics dear. A small first
+        // product has no rows for all the threads that its norms are fast with.
         let most = s.second.chunks(s.first.rows);
+        let idle = if small(s) { 4 } else { 2 };
         all.retain(|c| {
             let fits = || {
-                (32..=512).contains(&workgroups(s, c)) && Layout::of(s, c).rows >= c.wg / c.lanes * c.rows / 2
+                (32..=512).contains(&workgroups(s, c))
+                    && Layout::of(s, c).rows * idle >= c.wg / c.lanes * c.rows
             };
             Self::why_not(s, c, caps).is_none() && (most < 32 || fits())
         });
@@ -171,8 +179,8 @@ impl Kernel for GemvPair {
     fn promising(s: &Shape, c: &Config) -> bool {
         // Neighbouring threads read neighbouring pieces, at least a sector of memory together.
         let close = c.split >= c.pieces.min(2);
-        // No thread is without rows.
-        let busy = Layout::of(s, c).rows.is_multiple_of(c.wg / c.lanes * c.rows);
+        // No thread is without rows, where there are enough.
+        let busy = small(s) || Layout::of(s, c).rows.is_multiple_of(c.wg / c.lanes * c.rows);
         close && busy && c.sg > 1 && c.wg >= 256 && c.lanes * 2 >= c.sg
     }
 

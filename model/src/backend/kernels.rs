@@ -7,6 +7,11 @@ use wgforge_runtime::{AdapterReport, KernelInfo};
 
 use crate::{Error, Result, embedded};
 
+/// Texts rendered so far, by kernel, shape and configuration. A token's 180 steps have some thirty kernels, and
+/// a tuner makes plans again and again that differ in one: rendered each time, a plan of E2B took seconds.
+#[cfg(feature = "jit")]
+type Texts = std::sync::Arc<std::sync::Mutex<HashMap<String, (String, Vec<Binding>)>>>;
+
 /// Kernels for one device: tuned ones first, then embedded ones, then generic ones.
 #[derive(Debug, Default, Clone)]
 pub struct Kernels {
@@ -18,18 +23,14 @@ pub struct Kernels {
     tuned: HashMap<(&'static str, String), Variant>,
     /// Which database `tuned` came from, for people and for `bench --json`.
     source: String,
+    #[cfg(feature = "jit")]
+    texts: Texts,
 }
 
 impl Kernels {
     /// No tuned kernels: every workload gets its generic configuration.
     pub fn generic(caps: &Caps) -> Self {
-        Self {
-            caps: caps.clone(),
-            adapter: Default::default(),
-            software: false,
-            tuned: HashMap::new(),
-            source: format!("generic-{}", caps.class()),
-        }
+        Self { caps: caps.clone(), source: format!("generic-{}", caps.class()), ..Self::default() }
     }
 
     /// Tuned variants; the ones this device cannot run are left out and returned with the reason.
@@ -188,6 +189,12 @@ impl Kernels {
         }
         #[cfg(feature = "jit")]
         {
+            let key =
+                format!("{} {} {}", variant.kernel(), variant.workload().shape_json(), variant.config_json());
+            let texts = || self.texts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(found) = texts().get(&key) {
+                return Ok(found.clone());
+            }
             let target = if cfg!(target_arch = "wasm32") {
                 wgforge_codegen::Target::Web
             } else {
@@ -196,7 +203,9 @@ impl Kernels {
             let rendered = variant
                 .render(target)
                 .map_err(|e| Error::Kernel { kernel: variant.kernel().into(), report: e.to_string() })?;
-            Ok((rendered.wgsl, rendered.bindings))
+            let text = (rendered.wgsl, rendered.bindings);
+            texts().insert(key, text.clone());
+            Ok(text)
         }
         #[cfg(not(feature = "jit"))]
         Err(Error::Kernel {
