@@ -6,19 +6,9 @@
 @group(0) @binding({{ b.ids }}) var<storage, read> ids: array<u32>;
 {%- endif %}
 {{ <weight_quads name="table" binding={b.table} format={s.format} quads={d.quads} fours={d.fours == 1} /> }}
-{% if s.scale == "group" -%}
-{%- if c.f16 -%}
-@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<f16>;
-fn group_scale(i: u32) -> f32 { return f32(scales[i]); }
-{%- else -%}
-@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<u32>;
-fn group_scale(i: u32) -> f32 {
-  let pair = unpack2x16float(scales[i >> 1u]);
-  return select(pair.x, pair.y, (i & 1u) == 1u);
-}
-{%- endif -%}
-{%- elif s.scale != "none" -%}
-@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<f32>;
+{% set scale = s.scale if s.scale == "row" or s.scale == "group" or s.scale == "none" else "parts" -%}
+{% if scale != "none" -%}
+{{ <table_scales binding={b.scales} scale={scale} native={c.f16} /> }}
 {%- endif %}
 @group(0) @binding({{ b.out }}) var<storage, read_write> out: array<vec4<f32>>;
 
@@ -41,15 +31,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- else %}
   let v = raw;
 {%- endif %}
-{%- if s.scale == "row" %}
-  out[wid.x * QUADS + q] = (v * scales[row]) * {{ s.multiplier }};
-{%- elif s.scale == "group" %}
-  out[wid.x * QUADS + q] = (v * group_scale({% if d.fours == 1 %}(row / 4u * {{ d.groups }}u + q / 8u) * 4u + row % 4u{% else %}row * {{ d.groups }}u + q / 8u{% endif %})) * {{ s.multiplier }};
-{%- elif s.scale != "none" %}
+{%- if scale == "parts" %}
   // The padding of the last part has no scale of its own; its weights are zero.
   let part = min(q / {{ d.part_quads }}u, {{ d.parts - 1 }}u);
-  out[wid.x * QUADS + q] = (v * scales[row * {{ d.parts }}u + part]) * {{ s.multiplier }};
-{%- else %}
-  out[wid.x * QUADS + q] = v * {{ s.multiplier }};
 {%- endif %}
+  out[wid.x * QUADS + q] = {{ <table_value scale={scale} multiplier={s.multiplier} fours={d.fours == 1} groups={d.groups} parts={d.parts} /> }};
 }

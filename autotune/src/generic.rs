@@ -64,7 +64,7 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
     all.retain(|workload| match workload {
         Workload::Gemv(s) | Workload::Gemm(s) => product_needed(s, act),
         Workload::Gather(s) => s.scale != Scale::None,
-        Workload::PleMix(s) => s.context == act,
+        Workload::PleMix(s) => s.context == act && s.gather.as_ref().is_none_or(|g| g.scale != Scale::None),
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
         Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,

@@ -152,6 +152,11 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
             shape.rows = shape.rows.min(2048);
             Variant::Gather { shape, config: config.clone() }
         }
+        Variant::PleMix { shape, config } => {
+            let mut shape = shape.clone();
+            shape.gather.iter_mut().for_each(|g| g.rows = g.rows.min(2048));
+            Variant::PleMix { shape, config: config.clone() }
+        }
         other => other.clone(),
     }
 }
@@ -251,7 +256,8 @@ pub(crate) async fn prove(
     uploads: &mut Uploads,
 ) -> Result<(), Rejection> {
     let shortened = plain(variant);
-    let variant = if matches!(variant, Variant::Gather { .. }) { &shortened } else { variant };
+    let short = matches!(variant, Variant::Gather { .. } | Variant::PleMix { .. });
+    let variant = if short { &shortened } else { variant };
     let Uploads { kept, room } = uploads;
     kept.resize(proofs.len(), Vec::new());
     for (proof, kept) in proofs.iter().zip(kept) {

@@ -151,6 +151,7 @@ macro_rules! registry {
             pub fn is_joined(&self) -> bool {
                 match self {
                     Self::Gemv(s) => s.norm.is_some(),
+                    Self::PleMix(s) => s.gather.is_some(),
                     Self::DecodeAttention(_) | Self::GemvPair(_) | Self::MergeGemv(_) => true,
                     _ => false,
                 }

@@ -104,6 +104,8 @@ fn fit(s: &mut gemv::Shape) {
 fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vocab: u32) -> Vec<Workload> {
     let mut all = Vec::new();
     let eps = 1e-6;
+    // A row of sums for each output and per-layer projection, and one of four banks for each feed-forward block.
+    let sums = clear::Shape { a: 2 * layers * stride(h), b: 4 * layers * stride(h) };
     for (format, scale) in [
         (Format::I2, Scale::Row),
         (Format::I4, Scale::Group),
@@ -132,14 +134,30 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
         multiplier: f64::from(ple).sqrt(),
     }));
     for context in [Act::F32, Act::F16] {
-        all.push(Workload::PleMix(ple_mix::Shape {
+        let apart = ple_mix::Shape {
             layers,
             dim: ple,
             capacity: 512,
             context,
             scale: 0.0255,
             eps,
-        }));
+            gather: None,
+            zeros: None,
+        };
+        for (format, scale, by_slot, zeros) in [
+            (Format::I4, Scale::Parts(layers), false, Some(sums.clone())),
+            (Format::I4, Scale::Parts(layers), true, Some(sums.clone())),
+            (Format::I4, Scale::Group, false, None),
+            (Format::Bf16, Scale::None, false, None),
+        ] {
+            let (columns, multiplier) = (layers * ple, f64::from(ple).sqrt());
+            let rows = if by_slot { 1 } else { vocab.min(16_384) };
+            let first = if by_slot { 0 } else { 7 };
+            let gather = gather::Shape { rows, columns, format, scale, first, by_slot, multiplier };
+            let joined = ple_mix::Shape { capacity: 1, gather: Some(gather), zeros, ..apart.clone() };
+            all.push(Workload::PleMix(joined));
+        }
+        all.push(Workload::PleMix(apart));
     }
     for y in [Act::F32, Act::F16] {
         for out in [Some(Act::F32), Some(Act::F16), Some(Act::I8), None] {
@@ -229,8 +247,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             all.push(Workload::AttentionMerge(merge));
         }
     }
-    let sums = 2 * layers * stride(h);
-    all.push(Workload::Clear(clear::Shape { a: sums, b: sums }));
+    all.push(Workload::Clear(sums));
     all.push(Workload::Argmax(argmax::Shape::first(vocab)));
     all.push(Workload::Argmax(argmax::Shape::last(vocab.div_ceil(1024), 64)));
     all.push(Workload::Argmax(argmax::Shape::search(vocab, gemv::TOPS, 64)));

@@ -151,6 +151,12 @@ enum Sums {
     Ple,
 }
 
+/// Zeros for all sums.
+fn zeros([a, b]: [View; 2]) -> clear::Shape {
+    let words = |v: View| u32::try_from(v.bytes / 4).unwrap_or(u32::MAX);
+    clear::Shape { a: words(a), b: words(b) }
+}
+
 fn u(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -238,9 +244,7 @@ impl Builder<'_> {
     /// Makes all sums zero.
     pub(crate) async fn clear(&mut self) -> Result<()> {
         let [a, b] = self.all_sums().await?;
-        let words = |v: View| u32::try_from(v.bytes / 4).unwrap_or(u32::MAX);
-        let shape = clear::Shape { a: words(a), b: words(b) };
-        self.push("clear".into(), Workload::Clear(shape), &[("a", a), ("b", b)])
+        self.push("clear".into(), Workload::Clear(zeros([a, b])), &[("a", a), ("b", b)])
     }
 
     fn push(&mut self, label: String, workload: Workload, bound: &[(&str, View)]) -> Result<()> {
@@ -457,11 +461,41 @@ impl Builder<'_> {
     /// Embeddings and per-layer inputs of the tokens. Returns the residual stream.
     pub(crate) async fn embed(&mut self, host: Option<HostRows>) -> Result<View> {
         let (w, c) = (self.weights, self.config);
-        let x = self.vector("embed", u(c.hidden), Act::F32).await?;
-        self.gather("embed", &w.embed, (c.hidden as f64).sqrt(), x, None)?;
         let all = u(c.ple_width());
-        let table = self.vector("ple_rows", all, Act::F32).await?;
-        self.gather("ple_rows", &w.ple_table, (c.ple_dim as f64).sqrt(), table, host)?;
+        let shape = ple_mix::Shape {
+            layers: u(c.num_layers()),
+            dim: u(c.ple_dim),
+            capacity: self.capacity(),
+            context: self.act,
+            scale: (c.hidden as f64).powf(-0.5),
+            eps: self.eps(),
+            gather: None,
+            zeros: None,
+        };
+        let sums = if self.summing { Some(self.all_sums().await?) } else { None };
+        let of_table = self.gathers(&w.ple_table, (c.ple_dim as f64).sqrt(), host);
+        let joined = match &of_table[..] {
+            [(gather, _)] => {
+                let gather = Some(gather.clone());
+                let joined = ple_mix::Shape { gather, zeros: sums.map(zeros), ..shape.clone() };
+                let apart = Workload::PleMix(shape.clone());
+                Some(joined).filter(|j| self.joins(|f| f.products, &Workload::PleMix(j.clone()), &apart))
+            }
+            _ => None,
+        };
+        if joined.is_none() && sums.is_some() {
+            self.clear().await?;
+        }
+        let x = self.embedded().await?;
+        for (gather, mut bound) in self.gathers(&w.embed, (c.hidden as f64).sqrt(), None) {
+            bound.push(("out", x));
+            self.push("embed".into(), Workload::Gather(gather), &bound)?;
+        }
+        let table = if joined.is_none() { Some(self.vector("ple_rows", all, Act::F32).await?) } else { None };
+        for (gather, bound) in table.iter().flat_map(|_| &of_table) {
+            let bound: Vec<_> = bound.iter().copied().chain(table.map(|t| ("out", t))).collect();
+            self.push("ple_rows".into(), Workload::Gather(gather.clone()), &bound)?;
+        }
         let context = self.vector("ple_context", all, self.act).await?;
         if w.ple_projection.input == Act::F32 && w.ple_projection.grids.is_none() {
             let out = (context, self.act);
@@ -473,17 +507,19 @@ impl Builder<'_> {
             self.normed_product(names, before, &w.ple_projection, Epilogue::Store, None, out).await?;
         }
         let ple = self.ple().await?;
-        let shape = ple_mix::Shape {
-            layers: u(c.num_layers()),
-            dim: u(c.ple_dim),
-            capacity: self.capacity(),
-            context: self.act,
-            scale: (c.hidden as f64).powf(-0.5),
-            eps: self.eps(),
-        };
-        let bound = [("context", context), ("table", table), ("weight", w.ple_norm), ("out", ple)];
-        self.push("ple_mix".into(), Workload::PleMix(shape), &bound)?;
+        let mut bound = vec![("context", context), ("weight", w.ple_norm), ("out", ple)];
+        match table {
+            Some(rows) => bound.push(("table", rows)),
+            None => bound.extend(&of_table[0].1),
+        }
+        bound.extend(sums.iter().flat_map(|[a, b]| [("a", *a), ("b", *b)]));
+        self.push("ple_mix".into(), Workload::PleMix(joined.unwrap_or(shape)), &bound)?;
         Ok(x)
+    }
+
+    /// Where [`Self::embed`] leaves the residual stream.
+    pub(crate) async fn embedded(&mut self) -> Result<View> {
+        self.vector("embed", u(self.config.hidden), Act::F32).await
     }
 
     /// Per-layer inputs, `[layers][tokens][stride(dim)]` f32.
@@ -492,14 +528,13 @@ impl Builder<'_> {
         self.named("ple", bytes * self.config.num_layers() as u64).await
     }
 
-    fn gather(
-        &mut self,
-        label: &str,
+    /// What reads a token's row of a table, one for each of its parts, and what that binds.
+    fn gathers(
+        &self,
         t: &TableParts,
         multiplier: f64,
-        out: View,
         host: Option<HostRows>,
-    ) -> Result<()> {
+    ) -> Vec<(gather::Shape, Vec<(&'static str, View)>)> {
         let shape = |rows, first, by_slot| gather::Shape {
             rows,
             columns: t.columns,
@@ -510,16 +545,16 @@ impl Builder<'_> {
             multiplier,
         };
         if let Some(h) = host.filter(|_| t.on_host) {
-            let mut bound = vec![("table", h.rows), ("out", out)];
+            let mut bound = vec![("table", h.rows)];
             bound.extend(h.scales.map(|s| ("scales", s)));
-            return self.push(label.into(), Workload::Gather(shape(self.capacity(), 0, true)), &bound);
+            return vec![(shape(self.capacity(), 0, true), bound)];
         }
-        for part in &t.parts {
-            let mut bound = vec![("ids", self.ids), ("table", part.weights), ("out", out)];
+        let of_part = |part: &Part| {
+            let mut bound = vec![("ids", self.ids), ("table", part.weights)];
             bound.extend(part.scales.map(|s| ("scales", s)));
-            self.push(label.into(), Workload::Gather(shape(part.rows, part.first, false)), &bound)?;
-        }
-        Ok(())
+            (shape(part.rows, part.first, false), bound)
+        };
+        t.parts.iter().map(of_part).collect()
     }
 
     /// One layer. Returns the stream whose last addition the next norm makes.

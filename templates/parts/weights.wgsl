@@ -54,3 +54,34 @@ fn {{ name }}_quad(row: u32, quad: u32) -> u32 {
 }
 {%- endif %}
 {%- endcomponent weight_quads %}
+
+{#- Declares the scales of a table's rows. -#}
+{% component table_scales(binding: integer, scale: string, native: bool) -%}
+{% if scale == "group" -%}
+{%- if native -%}
+@group(0) @binding({{ binding }}) var<storage, read> scales: array<f16>;
+fn group_scale(i: u32) -> f32 { return f32(scales[i]); }
+{%- else -%}
+@group(0) @binding({{ binding }}) var<storage, read> scales: array<u32>;
+fn group_scale(i: u32) -> f32 {
+  let pair = unpack2x16float(scales[i >> 1u]);
+  return select(pair.x, pair.y, (i & 1u) == 1u);
+}
+{%- endif -%}
+{%- else -%}
+@group(0) @binding({{ binding }}) var<storage, read> scales: array<f32>;
+{%- endif %}
+{%- endcomponent table_scales %}
+
+{#- What quad `q` of a table's `row` stands for, where `v` are its weights and `part` its part. -#}
+{% component table_value(scale: string, multiplier: float, fours: bool, groups: integer, parts: integer) -%}
+{% if scale == "row" -%}
+(v * scales[row]) * {{ multiplier }}
+{%- elif scale == "group" -%}
+(v * group_scale({% if fours %}(row / 4u * {{ groups }}u + q / 8u) * 4u + row % 4u{% else %}row * {{ groups }}u + q / 8u{% endif %})) * {{ multiplier }}
+{%- elif scale == "parts" -%}
+(v * scales[row * {{ parts }}u + part]) * {{ multiplier }}
+{%- else -%}
+v * {{ multiplier }}
+{%- endif %}
+{%- endcomponent table_value %}

@@ -25,6 +25,25 @@ pub struct Shape {
     pub b: u32,
 }
 
+impl Shape {
+    pub(crate) fn why_not(&self) -> Option<Reason> {
+        require!(self.a > 0 && self.b > 0, "there is nothing to clear");
+        let quads = self.a.is_multiple_of(4) && self.b.is_multiple_of(4);
+        require!(quads, "{} and {} words are no quads", self.a, self.b);
+        None
+    }
+
+    /// What stands in `name` before.
+    pub(crate) fn poison(&self, name: &str) -> Vec<u32> {
+        Draw::poison(4 * u64::from(if name == "a" { self.a } else { self.b }))
+    }
+
+    /// Bytes of both.
+    pub(crate) fn bytes(&self) -> u64 {
+        4 * (u64::from(self.a) + u64::from(self.b))
+    }
+}
+
 /// How it is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,8 +72,9 @@ impl Kernel for Clear {
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
-        require!(s.a > 0 && s.b > 0, "there is nothing to clear");
-        require!(s.a.is_multiple_of(4) && s.b.is_multiple_of(4), "{} and {} words are no quads", s.a, s.b);
+        if let Some(reason) = s.why_not() {
+            return Some(reason);
+        }
         require!(c.wg > 0, "a workgroup without threads");
         require!(
             s.a.max(s.b).div_ceil(4 * c.wg) <= caps.max_groups,
@@ -86,7 +106,7 @@ impl Kernel for Clear {
     }
 
     fn draw(s: &Shape, _: &Config, name: &str, _: &mut Draw) -> Vec<u32> {
-        Draw::poison(4 * u64::from(if name == "a" { s.a } else { s.b }))
+        s.poison(name)
     }
 
     fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
@@ -94,6 +114,6 @@ impl Kernel for Clear {
     }
 
     fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
-        Cost { read_bytes: 0, written_bytes: 4 * u64::from(s.a + s.b), ops: 0, kind: Arithmetic::Int8 }
+        Cost { read_bytes: 0, written_bytes: s.bytes(), ops: 0, kind: Arithmetic::Int8 }
     }
 }

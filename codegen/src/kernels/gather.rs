@@ -56,6 +56,78 @@ fn fours(s: &Shape) -> bool {
     in_fours(s.format, s.scale) && !s.by_slot
 }
 
+impl Shape {
+    /// Bindings of what is read.
+    pub(crate) fn inputs(&self) -> Vec<&'static str> {
+        let mut names = if self.by_slot { vec!["table"] } else { vec!["ids", "table"] };
+        names.extend((self.scale != Scale::None).then_some("scales"));
+        names
+    }
+
+    pub(crate) fn why_not(&self, caps: &Caps) -> Option<Reason> {
+        require!(self.rows > 0 && self.columns > 0, "the table is empty");
+        require!(
+            self.format.is_int() != (self.scale == Scale::None),
+            "{:?} with {:?} scales",
+            self.format,
+            self.scale
+        );
+        if let Scale::Parts(n) = self.scale {
+            require!(
+                n > 0 && self.columns.is_multiple_of(n) && (self.columns / n).is_multiple_of(4),
+                "{n} parts do not cut {} columns into quads",
+                self.columns
+            );
+        }
+        let bytes = u64::from(self.rows) * self.format.row_bytes(self.columns);
+        require!(
+            bytes <= caps.max_binding_bytes,
+            "{bytes} bytes of table are over the binding limit of {}",
+            caps.max_binding_bytes
+        );
+        None
+    }
+
+    /// What the templates need to know of the table.
+    pub(crate) fn derived(&self) -> [(&'static str, u32); 5] {
+        let parts = if let Scale::Parts(n) = self.scale { n } else { 1 };
+        [
+            ("groups", stride(self.columns) / GROUP),
+            ("parts", parts),
+            ("part_quads", self.columns / parts / 4),
+            ("factor", 1 << self.format.field_shift()),
+            ("fours", u32::from(fours(self))),
+        ]
+    }
+
+    /// What row `row` of the table stands for.
+    pub(crate) fn row(&self, row: usize, io: &Io<'_>) -> Vec<f32> {
+        let scales = if self.scale == Scale::None { &[][..] } else { io.words("scales") };
+        let n = self.columns as usize;
+        weight_row(io.words("table"), scales, self.format, self.scale, row, n, fours(self))
+            .into_iter()
+            .map(|v| v * io::narrow(self.multiplier))
+            .collect()
+    }
+
+    /// Bytes read for a token.
+    pub(crate) fn token_bytes(&self) -> u64 {
+        let ids = if self.by_slot { 0 } else { 4 };
+        self.format.row_bytes(self.columns) + self.scale.row_bytes(self.columns) + ids
+    }
+
+    /// Words for one of [`Self::inputs`].
+    pub(crate) fn draw(&self, name: &str, d: &mut Draw) -> Vec<u32> {
+        match name {
+            "ids" => (0..d.tokens).map(|_| self.first + d.rng.below(self.rows)).collect(),
+            "table" => {
+                d.matrix(round_up(self.rows, 4), |r| r < self.rows, self.columns, self.format, fours(self))
+            }
+            _ => d.scales(round_up(self.rows, 4), self.columns, self.scale),
+        }
+    }
+}
+
 impl Kernel for Gather {
     const NAME: &'static str = "gather";
     const TEMPLATE: &'static str = include_str!("../../../templates/gather.wgsl");
@@ -63,10 +135,7 @@ impl Kernel for Gather {
     type Config = Config;
 
     fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
-        let mut names = if s.by_slot { vec!["table"] } else { vec!["ids", "table"] };
-        if s.scale != Scale::None {
-            names.push("scales");
-        }
+        let mut names = s.inputs();
         names.push("out");
         names
     }
@@ -89,22 +158,10 @@ impl Kernel for Gather {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(c.wg > 0, "a workgroup needs threads");
-        require!(s.rows > 0 && s.columns > 0, "the table is empty");
-        require!(s.format.is_int() != (s.scale == Scale::None), "{:?} with {:?} scales", s.format, s.scale);
-        if let Scale::Parts(n) = s.scale {
-            require!(
-                n > 0 && s.columns.is_multiple_of(n) && (s.columns / n).is_multiple_of(4),
-                "{n} parts do not cut {} columns into quads",
-                s.columns
-            );
+        if let Some(reason) = s.why_not(caps) {
+            return Some(reason);
         }
         require!(!c.f16 || s.scale == Scale::Group, "there is no f16 to read");
-        let bytes = u64::from(s.rows) * s.format.row_bytes(s.columns);
-        require!(
-            bytes <= caps.max_binding_bytes,
-            "{bytes} bytes of table are over the binding limit of {}",
-            caps.max_binding_bytes
-        );
         require!(
             quads(s).div_ceil(c.wg) <= caps.max_groups,
             "the row needs more workgroups than a dimension has"
@@ -117,29 +174,19 @@ impl Kernel for Gather {
     }
 
     fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
-        let parts = if let Scale::Parts(n) = s.scale { n } else { 1 };
-        vec![
-            ("quads", quads(s)),
-            ("groups", stride(s.columns) / GROUP),
-            ("parts", parts),
-            ("part_quads", s.columns / parts / 4),
-            ("factor", 1 << s.format.field_shift()),
-            ("fours", u32::from(fours(s))),
-        ]
+        let mut d = vec![("quads", quads(s))];
+        d.extend(s.derived());
+        d
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
-        let (n, row) = (s.columns as usize, stride(s.columns) as usize);
+        let row = stride(s.columns) as usize;
         for t in 0..io.tokens {
             let id = if s.by_slot { t } else { (io.words("ids")[t] as usize).wrapping_sub(s.first as usize) };
             if !s.by_slot && id >= s.rows as usize {
                 continue;
             }
-            let scales = if s.scale == Scale::None { &[][..] } else { io.words("scales") };
-            let values: Vec<f32> = weight_row(io.words("table"), scales, s.format, s.scale, id, n, fours(s))
-                .into_iter()
-                .map(|v| v * io::narrow(s.multiplier))
-                .collect();
+            let values = s.row(id, io);
             io.store("out", Act::F32, t * row, &values, 1.0);
         }
     }
@@ -154,11 +201,9 @@ impl Kernel for Gather {
 
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
-            "ids" => (0..d.tokens).map(|_| s.first + d.rng.below(s.rows)).collect(),
-            "table" => d.matrix(round_up(s.rows, 4), |r| r < s.rows, s.columns, s.format, fours(s)),
-            "scales" => d.scales(round_up(s.rows, 4), s.columns, s.scale),
             // Not poison: the parts of a split table leave each other's rows alone.
-            _ => vec![0; (u64::from(d.tokens) * Act::F32.row_bytes(s.columns) / 4) as usize],
+            "out" => vec![0; (u64::from(d.tokens) * Act::F32.row_bytes(s.columns) / 4) as usize],
+            _ => s.draw(name, d),
         }
     }
 
@@ -168,9 +213,8 @@ impl Kernel for Gather {
 
     fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
         let t = u64::from(tokens);
-        let ids = if s.by_slot { 0 } else { 4 };
         Cost {
-            read_bytes: t * (s.format.row_bytes(s.columns) + s.scale.row_bytes(s.columns) + ids),
+            read_bytes: t * s.token_bytes(),
             written_bytes: t * Act::F32.row_bytes(s.columns),
             ops: t * u64::from(s.columns),
             kind: Arithmetic::F32,

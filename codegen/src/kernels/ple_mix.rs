@@ -2,12 +2,15 @@
 //! layer `l` of every token. `context` is the projected embedding, `table` the gathered row.
 //! The output is layer-major, `[layers][capacity][stride(dim)]`, so that a layer's slice can be
 //! bound by itself.
+//!
+//! Of one token it may read the row from the table itself, and clear the sums that layers add to: two
+//! dispatches fewer.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NO_SUMS, common_why_not, f16_choices, generic_shuffle, norm::inverse_rms, reduce_bytes, row_why_not,
-    shuffle_choices,
+    NO_SUMS, clear, common_why_not, f16_choices, gather, generic_shuffle, norm::inverse_rms, reduce_bytes,
+    row_why_not, shuffle_choices,
 };
 use crate::{
     Arithmetic, Caps, Cost, Reason,
@@ -37,6 +40,12 @@ pub struct Shape {
     pub scale: f64,
     /// Added to the mean of squares.
     pub eps: f64,
+    /// How the token's row is found, where `table` is the table and not that row; of `layers * dim` columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gather: Option<gather::Shape>,
+    /// Sums `a` and `b` of later dispatches that are cleared beside, as by [`clear`]; needs `gather`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zeros: Option<clear::Shape>,
 }
 
 /// How it is computed.
@@ -57,8 +66,12 @@ impl Kernel for PleMix {
     type Shape = Shape;
     type Config = Config;
 
-    fn bindings(_: &Shape, _: &Config) -> Vec<&'static str> {
-        vec!["context", "table", "weight", "out"]
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        let mut names = vec!["context"];
+        names.extend(s.gather.as_ref().map_or(vec!["table"], gather::Shape::inputs));
+        names.extend(["weight", "out"]);
+        names.extend(s.zeros.iter().flat_map(|_| ["a", "b"]));
+        names
     }
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
@@ -88,6 +101,24 @@ impl Kernel for PleMix {
             elements <= 1 << 31,
             "{elements} mixed inputs are more than indices allow for (at most 2^31)"
         );
+        if let Some(g) = &s.gather {
+            require!(
+                g.columns == s.layers * s.dim,
+                "a table of {} columns has none for {} layers of {}",
+                g.columns,
+                s.layers,
+                s.dim
+            );
+            if let Some(reason) = g.why_not(caps) {
+                return Some(reason);
+            }
+        }
+        if let Some(z) = &s.zeros {
+            require!(s.gather.is_some(), "sums are cleared beside one token, whose row comes from the table");
+            if let Some(reason) = z.why_not() {
+                return Some(reason);
+            }
+        }
         row_why_not(s.layers.into(), s.dim)
             .or_else(|| common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps))
     }
@@ -96,29 +127,54 @@ impl Kernel for PleMix {
         [tokens, s.layers, 1]
     }
 
-    fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
-        vec![
+    fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        let mut d = vec![
             ("quads", s.dim / 4),
             ("row_quads", stride(s.layers * s.dim) / 4),
             ("out_quads", stride(s.dim) / 4),
             ("layer_quads", s.capacity * stride(s.dim) / 4),
-        ]
+            ("per", (s.dim / 4).div_ceil(c.wg)),
+        ];
+        if let Some(g) = &s.gather {
+            d.push(("table_quads", stride(g.columns) / 4));
+            d.extend(g.derived());
+        }
+        d.extend(s.zeros.iter().flat_map(|z| [("a_quads", z.a / 4), ("b_quads", z.b / 4)]));
+        d
+    }
+
+    fn one_token(s: &Shape) -> bool {
+        s.gather.is_some()
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         let (n, row) = (s.dim as usize, stride(s.layers * s.dim) as usize);
         let out_row = stride(s.dim) as usize;
         let weight = io.row("weight", Act::F32, 0, n, 1.0);
+        if s.gather.is_some() {
+            io.tokens = 1;
+        }
+        let gathered = s.gather.as_ref().map(|g| {
+            let id = if g.by_slot { 0 } else { (io.words("ids")[0] - g.first).min(g.rows - 1) };
+            g.row(id as usize, io)
+        });
         for t in 0..io.tokens {
             for l in 0..s.layers as usize {
                 let mut c = io.row("context", s.context, t * row + l * n, n, 1.0);
                 c.iter_mut().for_each(|v| *v *= io::narrow(s.scale));
-                let a = io.row("table", Act::F32, t * row + l * n, n, 1.0);
+                let a = match &gathered {
+                    Some(row) => row[l * n..][..n].to_vec(),
+                    None => io.row("table", Act::F32, t * row + l * n, n, 1.0),
+                };
                 let r = inverse_rms(&c, io::narrow(s.eps));
                 let mixed: Vec<f32> =
                     (0..n).map(|i| (c[i] * r * weight[i] + a[i]) * std::f32::consts::FRAC_1_SQRT_2).collect();
                 io.store("out", Act::F32, (l * s.capacity as usize + t) * out_row, &mixed, 1.0);
             }
+        }
+        if s.zeros.is_some() {
+            io.words_mut("a").fill(0);
+            io.words_mut("b").fill(0);
         }
     }
 
@@ -126,28 +182,36 @@ impl Kernel for PleMix {
         (c.sg > 1, c.f16)
     }
 
-    fn written(_: &Shape, _: &Config) -> Vec<&'static str> {
-        vec!["out"]
+    fn written(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.zeros.is_some() { vec!["out", "a", "b"] } else { vec!["out"] }
     }
 
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
             "context" => d.rows(d.tokens, s.layers * s.dim, s.context, 1.0),
-            "table" => d.rows(d.tokens, s.layers * s.dim, Act::F32, 1.0),
             "weight" => d.weights(s.dim),
+            "a" | "b" => s.zeros.as_ref().map_or_else(Vec::new, |z| z.poison(name)),
+            "ids" | "table" | "scales" => match &s.gather {
+                Some(g) => g.draw(name, d),
+                None => d.rows(d.tokens, s.layers * s.dim, Act::F32, 1.0),
+            },
             _ => Draw::poison(u64::from(s.layers * s.capacity) * Act::F32.row_bytes(s.dim)),
         }
     }
 
-    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
-        Tolerance::float(Act::F32, 2e-5)
+    fn output(_: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+        if name == "out" { Tolerance::float(Act::F32, 2e-5) } else { (Act::I32, Tolerance::Exact) }
     }
 
     fn cost(s: &Shape, _: &Config, tokens: u32, _: u32) -> Cost {
         let (t, n) = (u64::from(tokens), s.layers * s.dim);
         Cost {
-            read_bytes: t * (s.context.row_bytes(n) + Act::F32.row_bytes(n)) + Act::F32.row_bytes(s.dim),
-            written_bytes: t * u64::from(s.layers) * Act::F32.row_bytes(s.dim),
+            read_bytes: t
+                * (s.context.row_bytes(n)
+                    + s.gather.as_ref().map_or(Act::F32.row_bytes(n), gather::Shape::token_bytes))
+                + Act::F32.row_bytes(s.dim),
+            written_bytes: t * u64::from(s.layers) * Act::F32.row_bytes(s.dim)
+                + s.zeros.as_ref().map_or(0, clear::Shape::bytes),
             ops: 7 * t * u64::from(n),
             kind: Arithmetic::F32,
         }

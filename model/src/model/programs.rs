@@ -50,7 +50,8 @@ impl Programs {
 /// Decode in two halves: prefill runs its own first half and this second one for the last token.
 #[derive(Debug)]
 pub(super) struct Decode {
-    /// Zeros for the sums of both halves; `lower` begins with it.
+    /// Zeros for the sums of both halves, for prefill, which runs only the upper one; the lower one
+    /// clears them itself.
     pub(super) clear: Option<Program>,
     pub(super) lower: Program,
     pub(super) upper: Program,
@@ -92,12 +93,12 @@ impl Model {
         let (owners, layers, chosen) = (self.config.num_kv_owners(), self.config.num_layers(), self.chosen);
         let host = self.host.as_ref().map(|h| h.one);
         let mut b = self.builder(Which::One);
-        let mut stream = Stream::Whole(b.embed(host).await?);
+        let mut stream = Stream::Whole(b.embedded().await?);
         for i in 0..owners {
             stream = b.layer(i, stream).await?;
         }
         let between = stream;
-        let mut lower = std::mem::take(&mut b.steps);
+        let layers_below = std::mem::take(&mut b.steps);
         for i in owners..layers {
             stream = b.layer(i, stream).await?;
         }
@@ -106,11 +107,14 @@ impl Model {
         b.greedy(&logits, chosen).await?;
         let greedy = std::mem::take(&mut b.steps);
         let ple = b.ple().await?;
+        // Only now it is known whether there are sums to clear.
+        b.embed(host).await?;
+        let mut lower = std::mem::take(&mut b.steps);
+        lower.extend(layers_below);
         if b.summing {
             b.clear().await?;
         }
         let clear = std::mem::take(&mut b.steps);
-        lower.splice(0..0, clear.iter().cloned());
         self.programs.decode = Some(Decode {
             clear: if clear.is_empty() { None } else { Some(self.backend.prepare(clear).await?) },
             lower: self.backend.prepare(lower).await?,

@@ -41,7 +41,7 @@ impl Model {
         let keep = Choice::keep(to_u32(self.generation.top_k).min(Choice::MAX_TOP_K));
         let (host_one, host_many) = (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
         let mut b = self.builder(Which::One);
-        let mut stream = Stream::Whole(b.embed(host_one).await?);
+        let mut stream = Stream::Whole(b.embedded().await?);
         let mut hands_over_sums = false;
         for i in 0..layers {
             stream = b.layer(i, stream).await?;
@@ -50,10 +50,13 @@ impl Model {
         let logits = b.head(stream).await?;
         b.greedy(&logits, chosen).await?;
         b.sampled(logits.view, chosen, sampling, keep).await?;
+        let after = std::mem::take(&mut b.steps);
+        b.embed(host_one).await?;
         if b.summing {
             b.clear().await?;
         }
         let mut steps = std::mem::take(&mut b.steps);
+        steps.extend(after);
         let mut b = self.builder(Which::Many);
         let mut stream = Stream::Whole(b.embed(host_many).await?);
         for i in 0..owners {
