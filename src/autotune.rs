@@ -331,6 +331,7 @@ pub(crate) fn short(workload: &Workload) -> String {
         Workload::DecodeAttention(s) => {
             let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
             let cache = if s.append { "own" } else { "shared" };
+            let window = if s.deep { format!("{window} of long contexts") } else { window };
             let out = if s.then.is_some() { "partials".into() } else { text("out") };
             format!("{} heads of {}, {window}, {cache} cache → {out}", s.heads, s.dim)
         }

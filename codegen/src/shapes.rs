@@ -215,6 +215,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                     out,
                     eps,
                     then,
+                    deep: false,
                 }));
             }
             // Attention does not know whose keys it reads.

@@ -33,6 +33,10 @@ use crate::{
 /// Slots of the ring of chosen tokens that the host reads behind.
 pub(crate) const RING: u32 = 64;
 
+/// Slots of a growing cache up to which its contexts count as short: a plan for more has its attention
+/// configured for long ones. Plans are made again when a cache grows, so no token asks.
+pub(crate) const SHORT: u32 = 4096;
+
 /// Most that [`slab::banks`] gives.
 const MOST_BANKS: u32 = 4;
 
@@ -141,6 +145,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) steps: Vec<Step>,
     /// Some step adds to sums, which must be zero before.
     pub(crate) summing: bool,
+    /// Contexts are long: more than [`SHORT`].
+    pub(crate) deep: bool,
 }
 
 /// Which of a layer's products leave sums, each to the next in the stream.
@@ -661,16 +667,22 @@ impl Builder<'_> {
             out: w.o.input,
             eps: self.eps(),
             then: None,
+            deep: false,
         };
+        // Which plan is the better one is known of short contexts.
+        let deep = self.deep && full;
+        let of_context =
+            |s: decode_attention::Shape| Workload::DecodeAttention(decode_attention::Shape { deep, ..s });
         // With the output projection behind it.
         if let [_] = &w.gate_up.parts[..]
             && let next = self.adding(&w.gate_up, Epilogue::Geglu, (false, true), w.down.input, 1)
             && let Some(then) = self.sums(&w.o, &next)
         {
-            let all =
-                Workload::DecodeAttention(decode_attention::Shape { then: Some(then), ..joined.clone() });
+            let all = decode_attention::Shape { then: Some(then), ..joined.clone() };
             let apart = self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act);
-            if self.joins(|f| f.products && f.attention, &all, &Workload::Gemv(apart)) {
+            let known = Workload::DecodeAttention(all.clone());
+            if self.joins(|f| f.products && f.attention, &known, &Workload::Gemv(apart)) {
+                let all = of_context(all);
                 let sums = self.sums_of(i, Sums::Attention, 1).await?;
                 bound.extend([("norms", w.head_norms), ("w2", w.o.parts[0].weights), ("out", sums)]);
                 self.attend(i, all, bound).await?;
@@ -680,8 +692,8 @@ impl Builder<'_> {
         let n = self.of_layer(i, "attention");
         let out = self.vector(&n, heads * dim, w.o.input).await?;
         bound.push(("out", out));
-        let joined = Workload::DecodeAttention(joined);
-        if self.joins(|f| f.attention, &joined, &Workload::Attention(apart.clone())) {
+        let (known, joined) = (Workload::DecodeAttention(joined.clone()), of_context(joined));
+        if self.joins(|f| f.attention, &known, &Workload::Attention(apart.clone())) {
             bound.push(("norms", w.head_norms));
             self.attend(i, joined, bound).await?;
         } else {

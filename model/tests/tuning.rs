@@ -96,3 +96,62 @@ fn the_same_kernels_again_are_the_same_plan() {
         assert_eq!(generic, apart, "{generic} dispatches joined, {apart} apart");
     }
 }
+
+/// The demo model with a longer context than it was trained for.
+fn with_long_context() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(common::demo()).expect("the demo model") {
+        let entry = entry.expect("a file of it");
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("is copied");
+    }
+    let file = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&file).expect("its configuration");
+    let longer = text.replace(r#""max_position_embeddings": 4096"#, r#""max_position_embeddings": 16384"#);
+    assert_ne!(text, longer, "the limit is there");
+    std::fs::write(file, longer).expect("is written");
+    dir
+}
+
+#[test]
+fn long_contexts_have_attention_of_their_own_that_computes_the_same() {
+    let Some(device) = common::device() else { return };
+    let exact = Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() };
+    let dir = with_long_context();
+    let Some(mut model) = common::load(dir.path(), true, &exact) else { return };
+    model.set_fusion(Some(Fusion::ALL));
+    let listed = pollster::block_on(model.workloads()).expect("it lists its workloads");
+    let deep: Vec<&Workload> =
+        listed.iter().filter(|w| matches!(w, Workload::DecodeAttention(s) if s.deep)).collect();
+    assert!(!deep.is_empty(), "long contexts are among them");
+    for w in &deep {
+        assert!(matches!(w, Workload::DecodeAttention(s) if s.window == 0), "{}", w.shape_json());
+    }
+
+    let generic = Kernels::generic(device.caps());
+    let usual = |w: &Workload| generic.choose(w.clone()).expect("runs").config_json();
+    let others: Vec<Variant> = deep
+        .iter()
+        .filter_map(|w| w.candidates(device.caps()).into_iter().rfind(|v| v.config_json() != usual(w)))
+        .collect();
+    model.set_kernels(generic.with(&others));
+    let runs_others = |model: &mut Model| {
+        let plan = pollster::block_on(model.dispatches()).expect("its plan");
+        plan.iter().filter(|d| others.iter().any(|v| v.config_json() == d.config)).count()
+    };
+    let tokens = |model: &mut Model, room: u32| {
+        let prompt = vec![2, 17, 30, 41, 5];
+        let request = Request { prompt, max_new: room, choice: Choice::Greedy, stop: Vec::new() };
+        let mut ids = Vec::new();
+        model.reset();
+        pollster::block_on(model.generate(&request, &mut |id| {
+            ids.push(id);
+            if ids.len() < 12 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }))
+        .expect("it generates");
+        ids
+    };
+    let short = tokens(&mut model, 12);
+    assert_eq!(runs_others(&mut model), 0, "a short context has the usual kernels");
+    assert_eq!(tokens(&mut model, 6000), short, "the same tokens");
+    assert!(runs_others(&mut model) > 0, "room for 6000 more is a long context");
+}

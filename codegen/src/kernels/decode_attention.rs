@@ -64,6 +64,9 @@ pub struct Shape {
     /// ([`merge_gemv`]): then ranges are left to it even if there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Second>,
+    /// For contexts of many thousand keys, which other configurations are best for; it computes the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deep: bool,
 }
 
 /// How it is computed.
@@ -222,7 +225,11 @@ impl Kernel for DecodeAttention {
         all
     }
 
-    fn promising(_: &Shape, c: &Config) -> bool {
+    fn promising(s: &Shape, c: &Config) -> bool {
+        if s.deep {
+            // Keys and values, which come from memory, are read for several heads at once.
+            return c.heads > 1 && c.splits >= 32 && c.keys >= 16;
+        }
         // Small shaders: layers of the other kind come between, and their code takes its place in the
         // instruction cache.
         c.heads == 1 && c.splits == 32 && c.keys <= 16

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use wgforge_codegen::{Binding, Caps, Variant, Workload};
+use wgforge_codegen::{Binding, Caps, Variant, Workload, kernels::decode_attention};
 use wgforge_runtime::{AdapterReport, KernelInfo};
 
 use crate::{Error, Result, embedded};
@@ -151,6 +151,15 @@ impl Kernels {
         }
         if let Some(v) = self.committed(&workload) {
             return Ok(v);
+        }
+        if let Workload::DecodeAttention(s) = &workload
+            && s.deep
+        {
+            // Nobody tuned for long contexts: what serves short ones.
+            let short = decode_attention::Shape { deep: false, ..s.clone() };
+            if let Variant::DecodeAttention { config, .. } = self.choose(Workload::DecodeAttention(short))? {
+                return Ok(Variant::DecodeAttention { shape: s.clone(), config });
+            }
         }
         let variant = workload.generic(&self.caps);
         match variant.why_not(&self.caps) {

@@ -6,7 +6,7 @@ use super::{Choice, Model};
 use crate::{
     Result,
     backend::{Program, View},
-    plan::{Builder, Rows, Stream},
+    plan::{Builder, Rows, SHORT, Stream},
 };
 
 /// Which inputs and buffers a plan uses.
@@ -83,6 +83,7 @@ impl Model {
             buffers: &mut lane.buffers,
             steps: Vec::new(),
             summing: false,
+            deep: self.slots > SHORT,
         }
     }
 

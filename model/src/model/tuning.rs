@@ -11,7 +11,7 @@ use crate::{
     Result,
     backend::{Backend, Kernels},
     fusion::Fusion,
-    plan::Stream,
+    plan::{SHORT, Stream},
 };
 
 impl Model {
@@ -50,6 +50,14 @@ impl Model {
         let logits = b.head(stream).await?;
         b.greedy(&logits, chosen).await?;
         b.sampled(logits.view, chosen, sampling, keep).await?;
+        if b.config.max_position > SHORT as usize {
+            // Attention is another one for long contexts.
+            b.deep = !b.deep;
+            let mut stream = Stream::Whole(b.embedded().await?);
+            for i in 0..layers {
+                stream = b.layer(i, stream).await?;
+            }
+        }
         let after = std::mem::take(&mut b.steps);
         b.embed(host_one).await?;
         if b.summing {
