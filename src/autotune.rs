@@ -273,8 +273,19 @@ fn confirm(
         let measured = s.before.as_ref().filter(|_| !joins(&s.workload))?;
         s.workload.with_config(measured.config.clone()).ok()
     };
+    // The tokens that are measured have short contexts.
+    session.model.set_kernels(outcome.kernels(present, cpu));
+    let (mut shown, mut long) = (Vec::new(), Vec::new());
+    for plan in plans(outcome.mode, cpu) {
+        session.model.set_fusion(*plan);
+        let [short, only_long] = block_on(session.model.workloads_by_context())?;
+        shown.extend(short);
+        long.extend(only_long);
+    }
+    session.model.set_fusion(None);
+    let hidden = |w: &Workload| long.contains(w) && !shown.contains(w);
     let changes: Vec<Change> = settled()
-        .filter(|s| s.changed() || joins(&s.workload))
+        .filter(|s| (s.changed() || joins(&s.workload)) && !hidden(&s.workload))
         .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
         .collect();
     if changes.is_empty() {
@@ -284,9 +295,17 @@ fn confirm(
     let joined: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(joins).collect();
     let base = autotune_confirm::base(present, &apart, &joined);
     let verdict = autotune_confirm::confirm(session, present, &base, &changes, deadline, quiet)?;
+    let unseen = |s: &&Settled| s.changed() && hidden(&s.workload);
+    let unseen: Vec<Workload> = settled().filter(unseen).map(|s| s.workload.clone()).collect();
+    let mut dropped = verdict.dropped;
+    // What long contexts have in the place of something goes with it.
+    let goes = |w: &Workload| w.in_short_contexts().is_some_and(|short| dropped.contains(&short));
+    let with_it: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(goes).collect();
+    dropped.extend(with_it);
     outcome.confirmed = verdict.confirmed;
-    outcome.dropped = verdict.dropped;
     outcome.unconfirmed = verdict.unconfirmed;
+    outcome.unconfirmed.extend(unseen.into_iter().filter(|w| !dropped.contains(w)));
+    outcome.dropped = dropped;
     Ok(())
 }
 

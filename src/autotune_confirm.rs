@@ -56,7 +56,7 @@ fn family(workload: &Workload) -> &'static str {
     match workload {
         Workload::GemvPair(_) | Workload::MergeGemv(_) => "joined products",
         // It clears the sums that those add to.
-        Workload::PleMix(s) if s.gather.is_some() => "joined products",
+        Workload::PleMix(s) if s.zeros.is_some() => "joined products",
         // What they leave is added by products behind norms.
         Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32) => "joined products",
         Workload::DecodeAttention(s) if s.then.is_some() => "joined products",

@@ -9,7 +9,7 @@
 {% if not g.by_slot -%}
 @group(0) @binding({{ b.ids }}) var<storage, read> ids: array<u32>;
 {%- endif %}
-{{ <weight_quads name="table" binding={b.table} format={g.format} quads={d.table_quads} fours={d.fours == 1} /> }}
+{{ <weight_quads name="table" binding={b.table} format={g.format} quads={d.row_quads} fours={d.fours == 1} /> }}
 {% if scale != "none" -%}
 {{ <table_scales binding={b.scales} scale={scale} native={c.f16} /> }}
 {%- endif %}

@@ -64,11 +64,11 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
     all.retain(|workload| match workload {
         Workload::Gemv(s) | Workload::Gemm(s) => product_needed(s, act),
         Workload::Gather(s) => s.scale != Scale::None,
-        Workload::PleMix(s) => s.context == act && s.gather.as_ref().is_none_or(|g| g.scale != Scale::None),
+        Workload::PleMix(s) => s.context == act && s.gather.as_ref().is_none_or(|g| g.by_slot),
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
         Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,
-        Workload::DecodeAttention(s) => s.qkv == act && s.kv == Act::F16,
+        Workload::DecodeAttention(s) => s.qkv == act && s.kv == Act::F16 && !s.deep,
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::GemvPair(s) => product_needed(&s.first, act),
         Workload::MergeGemv(_) | Workload::Clear(_) => true,

@@ -156,6 +156,17 @@ macro_rules! registry {
                     _ => false,
                 }
             }
+
+            /// What computes the same in short contexts, of a workload for long ones.
+            pub fn in_short_contexts(&self) -> Option<Self> {
+                match self {
+                    Self::DecodeAttention(s) if s.deep => {
+                        let short = crate::kernels::decode_attention::Shape { deep: false, ..s.clone() };
+                        Some(Self::DecodeAttention(short))
+                    }
+                    _ => None,
+                }
+            }
         }
 
         /// Names of the built-in families, in the order of the registry.

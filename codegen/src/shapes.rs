@@ -148,7 +148,6 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             (Format::I4, Scale::Parts(layers), false, Some(sums.clone())),
             (Format::I4, Scale::Parts(layers), true, Some(sums.clone())),
             (Format::I4, Scale::Group, false, None),
-            (Format::Bf16, Scale::None, false, None),
         ] {
             let (columns, multiplier) = (layers * ple, f64::from(ple).sqrt());
             let rows = if by_slot { 1 } else { vocab.min(16_384) };
@@ -217,6 +216,12 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                     then,
                     deep: false,
                 }));
+            }
+            if full
+                && kv_own
+                && let Some(Workload::DecodeAttention(last)) = all.last().cloned()
+            {
+                all.push(Workload::DecodeAttention(decode_attention::Shape { deep: true, ..last }));
             }
             // Attention does not know whose keys it reads.
             for decode in [false, true].into_iter().filter(|_| kv_own) {

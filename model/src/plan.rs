@@ -33,7 +33,7 @@ use crate::{
 /// Slots of the ring of chosen tokens that the host reads behind.
 pub(crate) const RING: u32 = 64;
 
-/// Slots of a growing cache up to which its contexts count as short: a plan for more has its attention
+/// Slots of a growing cache up to which contexts count as short: with room for more, attention is
 /// configured for long ones. Plans are made again when a cache grows, so no token asks.
 pub(crate) const SHORT: u32 = 4096;
 
@@ -145,7 +145,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) steps: Vec<Step>,
     /// Some step adds to sums, which must be zero before.
     pub(crate) summing: bool,
-    /// Contexts are long: more than [`SHORT`].
+    /// There is room for long contexts: more than [`SHORT`].
     pub(crate) deep: bool,
 }
 
@@ -464,7 +464,8 @@ impl Builder<'_> {
         self.product_shape(p, &p.parts[0], epilogue, Some(norm), out)
     }
 
-    /// Embeddings and per-layer inputs of the tokens. Returns the residual stream.
+    /// Embeddings and per-layer inputs of the tokens. Returns the residual stream. Of one token it comes last,
+    /// though its steps come first: only then it is known whether there are sums, which it clears.
     pub(crate) async fn embed(&mut self, host: Option<HostRows>) -> Result<View> {
         let (w, c) = (self.weights, self.config);
         let all = u(c.ple_width());

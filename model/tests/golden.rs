@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Golden, fixture, load, max_abs, rms_ratio};
+use wgforge_codegen::Workload;
 use wgforge_model::{Choice, Fusion, Options, Request, WeightMode};
 
 fn f32_options() -> Options {
@@ -183,11 +184,17 @@ fn a_small_binding_limit_changes_nothing() {
         let options = Options { binding_limit: Some(80 << 10), ..f32_options() };
         let Some(mut model) = load(&dir, true, &options) else { return };
         let golden = Golden::open(&dir);
-        for one_by_one in [false, true] {
+        for (one_by_one, fusion) in [(false, FUSIONS[0]), (true, FUSIONS[0]), (true, FUSIONS[1])] {
+            model.set_fusion(Some(fusion));
             let logits = pollster::block_on(model.logits(&golden.tokens, one_by_one)).expect("logits");
             let worst = max_abs(&logits, &golden.logits);
-            assert!(worst <= bound, "{name}, decode {one_by_one}: {worst}");
+            assert!(worst <= bound, "{name}, decode {one_by_one}, {fusion:?}: {worst}");
         }
+        let listed = pollster::block_on(model.workloads()).expect("its workloads");
+        let from_host =
+            |w: &Workload| matches!(w, Workload::PleMix(s) if s.gather.as_ref().is_some_and(|g| g.by_slot));
+        assert!(listed.iter().any(from_host), "{name}: the mix reads the rows that the host gathered");
+        model.set_fusion(None);
         model.reset();
         let split = greedy(&mut model, &golden);
         let Some(mut whole) = load(&dir, true, &f32_options()) else { return };

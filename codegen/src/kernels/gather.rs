@@ -88,15 +88,16 @@ impl Shape {
         None
     }
 
-    /// What the templates need to know of the table.
-    pub(crate) fn derived(&self) -> [(&'static str, u32); 5] {
-        let parts = if let Scale::Parts(n) = self.scale { n } else { 1 };
+    /// What the templates need to know of a table; zeros of none.
+    pub(crate) fn derived(table: Option<&Self>) -> [(&'static str, u32); 5] {
+        let of = |f: fn(&Self) -> u32| table.map_or(0, f);
+        let parts = |s: &Self| if let Scale::Parts(n) = s.scale { n } else { 1 };
         [
-            ("groups", stride(self.columns) / GROUP),
-            ("parts", parts),
-            ("part_quads", self.columns / parts / 4),
-            ("factor", 1 << self.format.field_shift()),
-            ("fours", u32::from(fours(self))),
+            ("groups", of(|s| stride(s.columns) / GROUP)),
+            ("parts", table.map_or(0, parts)),
+            ("part_quads", table.map_or(0, |s| s.columns / parts(s) / 4)),
+            ("factor", of(|s| 1 << s.format.field_shift())),
+            ("fours", of(|s| u32::from(fours(s)))),
         ]
     }
 
@@ -175,7 +176,7 @@ impl Kernel for Gather {
 
     fn derived(s: &Shape, _: &Config) -> Vec<(&'static str, u32)> {
         let mut d = vec![("quads", quads(s))];
-        d.extend(s.derived());
+        d.extend(Shape::derived(Some(s)));
         d
     }
 

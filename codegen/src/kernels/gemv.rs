@@ -459,7 +459,8 @@ impl Kernel for Gemv {
         let rows: &[u32] = if s.format.is_int() { &[4, 8, 16] } else { &[1, 2, 4, 8] };
         let sums: Vec<(u32, bool)> =
             shuffle_choices(caps).into_iter().flat_map(|sg| [(sg, false), (sg, true)]).collect();
-        // A row of 1536 is 384 quads: norms leave no thread of such a workgroup idle.
+        // A row of 1536 is 384 quads: norms leave no thread of such a workgroup idle, and a larger one has fewer
+        // norms to make.
         let wgs: &[u32] =
             if s.norm.is_some() { &[32, 64, 128, 256, 384, 512, 768] } else { &[32, 64, 128, 256, 512] };
         for &wg in wgs {

@@ -41,10 +41,11 @@ pub struct Shape {
     /// Added to the mean of squares.
     pub eps: f64,
     /// How the token's row is found, where `table` is the table and not that row; of `layers * dim` columns.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// An id outside of it finds its last row.
+    #[serde(default)]
     pub gather: Option<gather::Shape>,
     /// Sums `a` and `b` of later dispatches that are cleared beside, as by [`clear`]; needs `gather`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub zeros: Option<clear::Shape>,
 }
 
@@ -102,6 +103,8 @@ impl Kernel for PleMix {
             "{elements} mixed inputs are more than indices allow for (at most 2^31)"
         );
         if let Some(g) = &s.gather {
+            let per = (s.dim / 4).div_ceil(c.wg.max(1));
+            require!(per <= 16, "{per} quads of the table a thread would not stay in registers (at most 16)");
             require!(
                 g.columns == s.layers * s.dim,
                 "a table of {} columns has none for {} layers of {}",
@@ -124,10 +127,11 @@ impl Kernel for PleMix {
     }
 
     fn groups(s: &Shape, _: &Config, tokens: u32) -> [u32; 3] {
-        [tokens, s.layers, 1]
+        [if s.gather.is_some() { 1 } else { tokens }, s.layers, 1]
     }
 
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
+        let (table, zeros) = (s.gather.as_ref(), s.zeros.as_ref());
         let mut d = vec![
             ("quads", s.dim / 4),
             ("row_quads", stride(s.layers * s.dim) / 4),
@@ -135,11 +139,8 @@ impl Kernel for PleMix {
             ("layer_quads", s.capacity * stride(s.dim) / 4),
             ("per", (s.dim / 4).div_ceil(c.wg)),
         ];
-        if let Some(g) = &s.gather {
-            d.push(("table_quads", stride(g.columns) / 4));
-            d.extend(g.derived());
-        }
-        d.extend(s.zeros.iter().flat_map(|z| [("a_quads", z.a / 4), ("b_quads", z.b / 4)]));
+        d.extend(gather::Shape::derived(table));
+        d.extend([("a_quads", zeros.map_or(0, |z| z.a / 4)), ("b_quads", zeros.map_or(0, |z| z.b / 4))]);
         d
     }
 
@@ -155,7 +156,7 @@ impl Kernel for PleMix {
             io.tokens = 1;
         }
         let gathered = s.gather.as_ref().map(|g| {
-            let id = if g.by_slot { 0 } else { (io.words("ids")[0] - g.first).min(g.rows - 1) };
+            let id = if g.by_slot { 0 } else { io.words("ids")[0].wrapping_sub(g.first).min(g.rows - 1) };
             g.row(id as usize, io)
         });
         for t in 0..io.tokens {

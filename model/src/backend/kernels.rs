@@ -1,16 +1,37 @@
 //! Which configuration and which shader text a workload gets on this device.
 
 use std::collections::HashMap;
+#[cfg(feature = "jit")]
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wgforge_codegen::{Binding, Caps, Variant, Workload, kernels::decode_attention};
+use wgforge_codegen::{Binding, Caps, Variant, Workload};
 use wgforge_runtime::{AdapterReport, KernelInfo};
 
 use crate::{Error, Result, embedded};
 
-/// Texts rendered so far, by kernel, shape and configuration. A token's 180 steps have some thirty kernels, and
-/// a tuner makes plans again and again that differ in one: rendered each time, a plan of E2B took seconds.
+/// A shader and its bindings.
 #[cfg(feature = "jit")]
-type Texts = std::sync::Arc<std::sync::Mutex<HashMap<String, (String, Vec<Binding>)>>>;
+type Text = (String, Vec<Binding>);
+
+/// Texts rendered so far, by kernel, shape and configuration. Hundreds of steps share few kernels, and a tuner
+/// makes plans again and again that differ in one: to render and validate takes longer than all the rest.
+#[cfg(feature = "jit")]
+#[derive(Clone, Default)]
+struct Texts(Arc<Mutex<HashMap<String, Text>>>);
+
+#[cfg(feature = "jit")]
+impl Texts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Text>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "jit")]
+impl std::fmt::Debug for Texts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} texts", self.lock().len())
+    }
+}
 
 /// Kernels for one device: tuned ones first, then embedded ones, then generic ones.
 #[derive(Debug, Default, Clone)]
@@ -152,14 +173,12 @@ impl Kernels {
         if let Some(v) = self.committed(&workload) {
             return Ok(v);
         }
-        if let Workload::DecodeAttention(s) = &workload
-            && s.deep
-        {
+        if let Some(short) = workload.in_short_contexts()
             // Nobody tuned for long contexts: what serves short ones.
-            let short = decode_attention::Shape { deep: false, ..s.clone() };
-            if let Variant::DecodeAttention { config, .. } = self.choose(Workload::DecodeAttention(short))? {
-                return Ok(Variant::DecodeAttention { shape: s.clone(), config });
-            }
+            && let Ok(config) = serde_json::from_str(&self.choose(short)?.config_json())
+            && let Ok(variant) = workload.with_config(config)
+        {
+            return Ok(variant);
         }
         let variant = workload.generic(&self.caps);
         match variant.why_not(&self.caps) {
@@ -181,7 +200,10 @@ impl Kernels {
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.
     fn embedded_shader(&self, variant: &Variant) -> Option<(String, Vec<Binding>)> {
-        let info = self.find(&variant.workload())?;
+        let workload = variant.workload();
+        // The text does not depend on the context.
+        let short = || workload.in_short_contexts().and_then(|short| self.find(&short));
+        let info = self.find(&workload).or_else(short)?;
         let bindings =
             info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
         (info.config == variant.config_json()).then(|| (info.wgsl.to_owned(), bindings.collect()))
@@ -200,8 +222,7 @@ impl Kernels {
         {
             let key =
                 format!("{} {} {}", variant.kernel(), variant.workload().shape_json(), variant.config_json());
-            let texts = || self.texts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(found) = texts().get(&key) {
+            if let Some(found) = self.texts.lock().get(&key) {
                 return Ok(found.clone());
             }
             let target = if cfg!(target_arch = "wasm32") {
@@ -213,7 +234,7 @@ impl Kernels {
                 .render(target)
                 .map_err(|e| Error::Kernel { kernel: variant.kernel().into(), report: e.to_string() })?;
             let text = (rendered.wgsl, rendered.bindings);
-            texts().insert(key, text.clone());
+            self.texts.lock().insert(key, text.clone());
             Ok(text)
         }
         #[cfg(not(feature = "jit"))]

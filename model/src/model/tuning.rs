@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Result,
-    backend::{Backend, Kernels},
+    backend::{Backend, Kernels, Step},
     fusion::Fusion,
     plan::{SHORT, Stream},
 };
@@ -29,18 +29,49 @@ impl Model {
         }
     }
 
-    /// The distinct workloads of a decoded token, of its greedy and its sampled choice, and of
-    /// prefill, in the order in which they first run, for the [`Fusion`] in force. What follows a split attention depends on
+    /// The distinct workloads of a decoded token in short and in long contexts, of its greedy and its sampled
+    /// choice, and of prefill, for the [`Fusion`] in force. What follows a split attention depends on
     /// its configuration: of those, only the merges of the present one are among them.
     ///
     /// # Errors
     /// A device without room for the activations.
     pub async fn workloads(&mut self) -> Result<Vec<Workload>> {
+        let (mut steps, hands_over_sums) = self.token_steps(false).await?;
+        if self.config.max_position > SHORT as usize {
+            steps.extend(self.token_steps(true).await?.0);
+        }
+        let (owners, host) = (self.config.num_kv_owners(), self.host.as_ref().map(|h| h.many));
+        let mut b = self.builder(Which::Many);
+        let mut stream = Stream::Whole(b.embed(host).await?);
+        for i in 0..owners {
+            stream = b.layer(i, stream).await?;
+        }
+        if hands_over_sums {
+            b.settle(stream, "handover", false).await?;
+        }
+        steps.append(&mut b.steps);
+        Ok(distinct(steps))
+    }
+
+    /// Of those, a decoded token's in short contexts, and what only long contexts have.
+    ///
+    /// # Errors
+    /// As [`Model::workloads`].
+    pub async fn workloads_by_context(&mut self) -> Result<[Vec<Workload>; 2]> {
+        let short = distinct(self.token_steps(false).await?.0);
+        let mut long = distinct(self.token_steps(true).await?.0);
+        long.retain(|w| !short.contains(w));
+        Ok([short, long])
+    }
+
+    /// The steps of a decoded token and of both its choices, and whether prefill hands over to sums.
+    async fn token_steps(&mut self, deep: bool) -> Result<(Vec<Step>, bool)> {
         let (owners, layers) = (self.config.num_kv_owners(), self.config.num_layers());
         let (chosen, sampling) = (self.chosen, self.sampling);
         let keep = Choice::keep(to_u32(self.generation.top_k).min(Choice::MAX_TOP_K));
-        let (host_one, host_many) = (self.host.as_ref().map(|h| h.one), self.host.as_ref().map(|h| h.many));
+        let host = self.host.as_ref().map(|h| h.one);
         let mut b = self.builder(Which::One);
+        b.deep = deep;
         let mut stream = Stream::Whole(b.embedded().await?);
         let mut hands_over_sums = false;
         for i in 0..layers {
@@ -50,38 +81,14 @@ impl Model {
         let logits = b.head(stream).await?;
         b.greedy(&logits, chosen).await?;
         b.sampled(logits.view, chosen, sampling, keep).await?;
-        if b.config.max_position > SHORT as usize {
-            // Attention is another one for long contexts.
-            b.deep = !b.deep;
-            let mut stream = Stream::Whole(b.embedded().await?);
-            for i in 0..layers {
-                stream = b.layer(i, stream).await?;
-            }
-        }
         let after = std::mem::take(&mut b.steps);
-        b.embed(host_one).await?;
+        b.embed(host).await?;
         if b.summing {
             b.clear().await?;
         }
         let mut steps = std::mem::take(&mut b.steps);
         steps.extend(after);
-        let mut b = self.builder(Which::Many);
-        let mut stream = Stream::Whole(b.embed(host_many).await?);
-        for i in 0..owners {
-            stream = b.layer(i, stream).await?;
-        }
-        if hands_over_sums {
-            b.settle(stream, "handover", false).await?;
-        }
-        steps.append(&mut b.steps);
-        let mut all: Vec<Workload> = Vec::new();
-        for step in steps {
-            let workload = step.variant.workload();
-            if !all.contains(&workload) {
-                all.push(workload);
-            }
-        }
-        Ok(all)
+        Ok((steps, hands_over_sums))
     }
 
     /// Computes with other kernels from now on; the weights stay where they are. Programs are made
@@ -104,4 +111,16 @@ impl Model {
             }
         }
     }
+}
+
+/// The workloads of steps, each once.
+fn distinct(steps: Vec<Step>) -> Vec<Workload> {
+    let mut all: Vec<Workload> = Vec::new();
+    for step in steps {
+        let workload = step.variant.workload();
+        if !all.contains(&workload) {
+            all.push(workload);
+        }
+    }
+    all
 }
