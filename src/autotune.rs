@@ -289,6 +289,7 @@ fn confirm(
         .filter_map(|s| s.variant().map(|variant| Change { workload: s.workload.clone(), variant }))
         .collect();
     if changes.is_empty() {
+        session.model.set_kernels(present.clone());
         return Ok(());
     }
     let apart: Vec<Variant> = settled().filter_map(before).collect();
@@ -298,13 +299,16 @@ fn confirm(
     let unseen = |s: &&Settled| s.changed() && hidden(&s.workload);
     let unseen: Vec<Workload> = settled().filter(unseen).map(|s| s.workload.clone()).collect();
     let mut dropped = verdict.dropped;
-    // What long contexts have in the place of something goes with it.
-    let goes = |w: &Workload| w.in_short_contexts().is_some_and(|short| dropped.contains(&short));
-    let with_it: Vec<Workload> = settled().map(|s| s.workload.clone()).filter(goes).collect();
-    dropped.extend(with_it);
+    // Where a plan loses its joined attention, it loses that of long contexts, and what only this needs.
+    let gone = |w: &Workload| joins(w) && w.in_short_contexts().is_some_and(|short| dropped.contains(&short));
+    if settled().any(|s| gone(&s.workload)) {
+        let with_it = settled().map(|s| &s.workload).filter(|w| gone(w) || joins(w) && hidden(w));
+        let with_it: Vec<Workload> = with_it.cloned().collect();
+        dropped.extend(with_it);
+    }
     outcome.confirmed = verdict.confirmed;
     outcome.unconfirmed = verdict.unconfirmed;
-    outcome.unconfirmed.extend(unseen.into_iter().filter(|w| !dropped.contains(w)));
+    outcome.unconfirmed.extend(unseen);
     outcome.dropped = dropped;
     Ok(())
 }

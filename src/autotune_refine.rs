@@ -19,8 +19,8 @@ use crate::session::Session;
 
 /// Candidates tried beside the winner.
 const RIVALS: usize = 12;
-/// Their own time, with what follows them, is at most this many times the winner's: on an H100 the per-layer
-/// pair that was 3 % faster in whole tokens took 6 % longer alone.
+/// Their own time, with what follows them, is at most this many times the winner's; what a token adds to it
+/// (above) differs by more.
 const CLOSE: f64 = 1.15;
 /// Rounds of a comparison; a rival must win all.
 const ROUNDS: usize = 3;

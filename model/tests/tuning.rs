@@ -123,6 +123,8 @@ fn long_contexts_have_attention_of_their_own_that_computes_the_same() {
     let deep: Vec<&Workload> =
         listed.iter().filter(|w| matches!(w, Workload::DecodeAttention(s) if s.deep)).collect();
     assert!(!deep.is_empty(), "long contexts are among them");
+    let [short, long] = pollster::block_on(model.workloads_by_context()).expect("both");
+    assert!(deep.iter().all(|w| long.contains(w) && !short.contains(w)), "short contexts do without");
     for w in &deep {
         assert!(matches!(w, Workload::DecodeAttention(s) if s.window == 0), "{}", w.shape_json());
     }

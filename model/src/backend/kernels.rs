@@ -203,10 +203,11 @@ impl Kernels {
         let workload = variant.workload();
         // The text does not depend on the context.
         let short = || workload.in_short_contexts().and_then(|short| self.find(&short));
-        let info = self.find(&workload).or_else(short)?;
+        let config = variant.config_json();
+        let info = self.find(&workload).into_iter().chain(short()).find(|info| info.config == config)?;
         let bindings =
             info.bindings.iter().map(|(name, access)| Binding { name: (*name).into(), access: *access });
-        (info.config == variant.config_json()).then(|| (info.wgsl.to_owned(), bindings.collect()))
+        Some((info.wgsl.to_owned(), bindings.collect()))
     }
 
     /// The shader of a variant: embedded at build time, or rendered now.

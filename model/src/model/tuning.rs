@@ -59,7 +59,8 @@ impl Model {
     /// As [`Model::workloads`].
     pub async fn workloads_by_context(&mut self) -> Result<[Vec<Workload>; 2]> {
         let short = distinct(self.token_steps(false).await?.0);
-        let mut long = distinct(self.token_steps(true).await?.0);
+        let deep = self.config.max_position > SHORT as usize;
+        let mut long = if deep { distinct(self.token_steps(true).await?.0) } else { Vec::new() };
         long.retain(|w| !short.contains(w));
         Ok([short, long])
     }
