@@ -57,6 +57,8 @@ fn family(workload: &Workload) -> &'static str {
         Workload::GemvPair(_) | Workload::MergeGemv(_) => "joined products",
         // It clears the sums that those add to.
         Workload::PleMix(s) if s.zeros.is_some() => "joined products",
+        // A dispatch a token: by itself it gains less than can be told from nothing.
+        Workload::PleMix(s) if s.gather.is_some() => "joined norms",
         // What they leave is added by products behind norms.
         Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32) => "joined products",
         Workload::DecodeAttention(s) if s.then.is_some() => "joined products",

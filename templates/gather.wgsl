@@ -1,7 +1,6 @@
 {#- out[token] = table[id] * scale * multiplier, as f32. Rows outside [first, first + rows) belong
     to another binding of a split table and are left alone; see codegen/src/kernels/gather.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
-{% set int_weights = s.format == "i8" or s.format == "i4" or s.format == "i2" -%}
 {% if not s.by_slot -%}
 @group(0) @binding({{ b.ids }}) var<storage, read> ids: array<u32>;
 {%- endif %}
@@ -25,12 +24,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (id < {{ s.first }}u || row >= {{ s.rows }}u) { return; }
 {%- endif %}
   if (q >= QUADS) { return; }
-  let raw = table_quad(row, q);
-{%- if int_weights %}
-  let v = vec4<f32>(unpack4xI8(raw)) * {{ 1.0 / d.factor }};
-{%- else %}
-  let v = raw;
-{%- endif %}
+  {{ <table_weights format={s.format} factor={d.factor} /> }}
 {%- if scale == "parts" %}
   // The padding of the last part has no scale of its own; its weights are zero.
   let part = min(q / {{ d.part_quads }}u, {{ d.parts - 1 }}u);

@@ -30,12 +30,7 @@ const OUT = {{ d.out_quads }}u;      // of a token in `out`, one layer
 {% if s.gather -%}
 // Quad `q` of row `row` of the table.
 fn gathered(row: u32, q: u32) -> vec4<f32> {
-  let raw = table_quad(row, q);
-{%- if g.format == "i8" or g.format == "i4" or g.format == "i2" %}
-  let v = vec4<f32>(unpack4xI8(raw)) * {{ 1.0 / d.factor }};
-{%- else %}
-  let v = raw;
-{%- endif %}
+  {{ <table_weights format={g.format} factor={d.factor} /> }}
 {%- if scale == "parts" %}
   let part = min(q / {{ d.part_quads }}u, {{ d.parts - 1 }}u);
 {%- endif %}

@@ -6,6 +6,7 @@
 //! take turns.
 
 mod choice;
+mod embed;
 
 pub(crate) use choice::Logits;
 
@@ -14,9 +15,9 @@ use std::collections::HashMap;
 use wgforge_codegen::{
     Workload,
     kernels::{
-        attention, clear, decode_attention, gather,
+        attention, clear, decode_attention,
         gemv::{self, Epilogue},
-        gemv_pair, norm, ple_mix, rope,
+        gemv_pair, norm, rope,
         slab::{self, Second},
     },
     types::{Act, Scale, stride},
@@ -27,7 +28,7 @@ use crate::{
     backend::{Backend, Step, View},
     config::{LayerKind, TextConfig},
     fusion::Fusion,
-    weights::{Layer, Part, Product, Site, TableParts, Weights},
+    weights::{Layer, Part, Product, Site, Weights},
 };
 
 /// Slots of the ring of chosen tokens that the host reads behind.
@@ -462,106 +463,6 @@ impl Builder<'_> {
         let (width, eps) = (u(self.config.hidden), self.eps());
         let norm = norm::Shape { width, residual: true, y: Act::I32, scaled, norm, out: Some(x), eps, banks };
         self.product_shape(p, &p.parts[0], epilogue, Some(norm), out)
-    }
-
-    /// Embeddings and per-layer inputs of the tokens. Returns the residual stream. Of one token it comes last,
-    /// though its steps come first: only then it is known whether there are sums, which it clears.
-    pub(crate) async fn embed(&mut self, host: Option<HostRows>) -> Result<View> {
-        let (w, c) = (self.weights, self.config);
-        let all = u(c.ple_width());
-        let shape = ple_mix::Shape {
-            layers: u(c.num_layers()),
-            dim: u(c.ple_dim),
-            capacity: self.capacity(),
-            context: self.act,
-            scale: (c.hidden as f64).powf(-0.5),
-            eps: self.eps(),
-            gather: None,
-            zeros: None,
-        };
-        let sums = if self.summing { Some(self.all_sums().await?) } else { None };
-        let of_table = self.gathers(&w.ple_table, (c.ple_dim as f64).sqrt(), host);
-        let joined = match &of_table[..] {
-            [(gather, _)] => {
-                let gather = Some(gather.clone());
-                let joined = ple_mix::Shape { gather, zeros: sums.map(zeros), ..shape.clone() };
-                let apart = Workload::PleMix(shape.clone());
-                Some(joined).filter(|j| self.joins(|f| f.products, &Workload::PleMix(j.clone()), &apart))
-            }
-            _ => None,
-        };
-        if joined.is_none() && sums.is_some() {
-            self.clear().await?;
-        }
-        let x = self.embedded().await?;
-        for (gather, mut bound) in self.gathers(&w.embed, (c.hidden as f64).sqrt(), None) {
-            bound.push(("out", x));
-            self.push("embed".into(), Workload::Gather(gather), &bound)?;
-        }
-        let table = if joined.is_none() { Some(self.vector("ple_rows", all, Act::F32).await?) } else { None };
-        for (gather, bound) in table.iter().flat_map(|_| &of_table) {
-            let bound: Vec<_> = bound.iter().copied().chain(table.map(|t| ("out", t))).collect();
-            self.push("ple_rows".into(), Workload::Gather(gather.clone()), &bound)?;
-        }
-        let context = self.vector("ple_context", all, self.act).await?;
-        if w.ple_projection.input == Act::F32 && w.ple_projection.grids.is_none() {
-            let out = (context, self.act);
-            self.product("ple_projection", &w.ple_projection, Epilogue::Store, x, None, out)?;
-        } else {
-            let names = ["ple_input", "ple_projection", "", "ple_input"].map(str::to_owned);
-            let before = Before { stream: Stream::Whole(x), scaled: false, norm: false, site: &w.embedding };
-            let out = (context, self.act);
-            self.normed_product(names, before, &w.ple_projection, Epilogue::Store, None, out).await?;
-        }
-        let ple = self.ple().await?;
-        let mut bound = vec![("context", context), ("weight", w.ple_norm), ("out", ple)];
-        match table {
-            Some(rows) => bound.push(("table", rows)),
-            None => bound.extend(&of_table[0].1),
-        }
-        bound.extend(sums.iter().flat_map(|[a, b]| [("a", *a), ("b", *b)]));
-        self.push("ple_mix".into(), Workload::PleMix(joined.unwrap_or(shape)), &bound)?;
-        Ok(x)
-    }
-
-    /// Where [`Self::embed`] leaves the residual stream.
-    pub(crate) async fn embedded(&mut self) -> Result<View> {
-        self.vector("embed", u(self.config.hidden), Act::F32).await
-    }
-
-    /// Per-layer inputs, `[layers][tokens][stride(dim)]` f32.
-    pub(crate) async fn ple(&mut self) -> Result<View> {
-        let bytes = Act::F32.row_bytes(u(self.config.ple_dim)) * u64::from(self.capacity());
-        self.named("ple", bytes * self.config.num_layers() as u64).await
-    }
-
-    /// What reads a token's row of a table, one for each of its parts, and what that binds.
-    fn gathers(
-        &self,
-        t: &TableParts,
-        multiplier: f64,
-        host: Option<HostRows>,
-    ) -> Vec<(gather::Shape, Vec<(&'static str, View)>)> {
-        let shape = |rows, first, by_slot| gather::Shape {
-            rows,
-            columns: t.columns,
-            format: t.format,
-            scale: t.scale,
-            first,
-            by_slot,
-            multiplier,
-        };
-        if let Some(h) = host.filter(|_| t.on_host) {
-            let mut bound = vec![("table", h.rows)];
-            bound.extend(h.scales.map(|s| ("scales", s)));
-            return vec![(shape(self.capacity(), 0, true), bound)];
-        }
-        let of_part = |part: &Part| {
-            let mut bound = vec![("ids", self.ids), ("table", part.weights)];
-            bound.extend(part.scales.map(|s| ("scales", s)));
-            (shape(part.rows, part.first, false), bound)
-        };
-        t.parts.iter().map(of_part).collect()
     }
 
     /// One layer. Returns the stream whose last addition the next norm makes.

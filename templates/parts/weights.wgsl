@@ -73,6 +73,16 @@ fn group_scale(i: u32) -> f32 {
 {%- endif %}
 {%- endcomponent table_scales %}
 
+{#- `v`: the weights of quad `q` of a table's `row`, where integers carry `factor`. -#}
+{% component table_weights(format: string, factor: integer) -%}
+let raw = table_quad(row, q);
+{%- if format == "i8" or format == "i4" or format == "i2" %}
+  let v = vec4<f32>(unpack4xI8(raw)) * {{ 1.0 / factor }};
+{%- else %}
+  let v = raw;
+{%- endif %}
+{%- endcomponent table_weights %}
+
 {#- What quad `q` of a table's `row` stands for, where `v` are its weights and `part` its part. -#}
 {% component table_value(scale: string, multiplier: float, fours: bool, groups: integer, parts: integer) -%}
 {% if scale == "row" -%}

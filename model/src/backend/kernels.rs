@@ -14,7 +14,7 @@ use crate::{Error, Result, embedded};
 type Text = (String, Vec<Binding>);
 
 /// Texts rendered so far, by kernel, shape and configuration. Hundreds of steps share few kernels, and a tuner
-/// makes plans again and again that differ in one: to render and validate takes longer than all the rest.
+/// makes plans again and again that differ in one.
 #[cfg(feature = "jit")]
 #[derive(Clone, Default)]
 struct Texts(Arc<Mutex<HashMap<String, Text>>>);
