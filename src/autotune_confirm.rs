@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pollster::block_on;
 use wgforge::autotune::{Confirmed, Group, Share, confirm as confirm_groups};
-use wgforge::codegen::{Variant, Workload, types::Act};
+use wgforge::codegen::{Variant, Workload};
 use wgforge::model::{Choice, Kernels, Request};
 
 use crate::console;
@@ -60,7 +60,7 @@ fn family(workload: &Workload) -> &'static str {
         // A dispatch a token: by itself it gains less than can be told from nothing.
         Workload::PleMix(s) if s.gather.is_some() => "joined norms",
         // What they leave is added by products behind norms.
-        Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32) => "joined products",
+        Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y.is_sum()) => "joined products",
         Workload::DecodeAttention(s) if s.then.is_some() => "joined products",
         Workload::Gemv(s) if s.norm.is_some() => "joined norms",
         Workload::Gemv(_) => "decode products",
@@ -349,7 +349,7 @@ mod tests {
         };
         let all = [
             change(|w| matches!(w, Workload::DecodeAttention(s) if s.then.is_none())),
-            change(|w| matches!(w, Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y == Act::I32))),
+            change(|w| matches!(w, Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y.is_sum()))),
             change(|w| matches!(w, Workload::Norm(_))),
             change(|w| matches!(w, Workload::Gemv(s) if s.norm.is_none())),
         ];

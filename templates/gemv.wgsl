@@ -15,10 +15,8 @@
 {%- elif s.scale == "group" -%}
 @group(0) @binding({{ b.scales }}) var<storage, read> scales: array<vec2<u32>>;
 // Of four rows and the group of columns that piece k lies in.
-fn group_scales(at: u32, k: u32) -> vec4<f32> {
-  let v = scales[at / CHUNKS * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u];
-  return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
-}
+fn group_words(at: u32, k: u32) -> vec2<u32> { return scales[at / CHUNKS * {{ d.groups }}u + k * {{ d.quads * 4 }}u / 32u]; }
+fn group_scales(v: vec2<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y)); }
 {%- endif %}
 {% if s.norm -%}
 {{ <norm_site x={b.x} site={b.site} quads={d.x_quads} /> }}
@@ -58,7 +56,46 @@ const X_QUADS = {{ d.x_quads }}u;    // quads of x
 {% if d.direct == 0 -%}
 var<workgroup> sums: array<{{ acc }}, {{ d.tile * d.parts }}>;
 {%- endif %}
-{% if c.digits > 1 -%}
+{% if d.pieced == 1 -%}
+// x as {{ c.digits }} int8 digits, most significant first: x = unit * (d0 * 256 + d1 …), where the quads that a piece of
+// weights meets have one unit.
+struct Piece { {% for p in range(end=c.digits) %}d{{ p }}: {{ codes }}, {% endfor %}unit: f32 }
+{%- if d.own == 0 %}
+var<workgroup> xs: array<{{ codes }}, {{ c.digits * d.chunks }}>;
+var<workgroup> units: array<f32, CHUNKS>;
+{%- endif %}
+{{ <digit_values digits={c.digits} /> }}
+fn largest_of(v: vec4<f32>) -> f32 {
+  let a = abs(v);
+  return max(max(a.x, a.y), max(a.z, a.w));
+}
+// What is smaller yet would have no reciprocal.
+fn inverse_of(largest: f32) -> f32 { return select(0.0, {{ d.digit_top }}.0 / largest, largest > 1e-30); }
+{%- if s.norm %}
+{{ <piece_memory fields={fields} sg={c.sg} quads={d.x_quads} /> }}
+fn put_digits(i: u32, v: vec4<f32>, largest: f32) {
+  let q = digit_values(v * inverse_of(largest));
+{%- set at = "i" if fields == 1 else "i / " ~ fields ~ "u" %}
+{%- set of = "" if fields == 1 else "[i % " ~ fields ~ "u]" %}
+{%- for p in range(end=c.digits) %}
+  xs[{{ p }}u * CHUNKS + {{ at }}]{{ of }} = pack4xI8(q.d{{ p }});
+{%- endfor %}
+  if (i % {{ fields }}u == 0u) { units[{{ at }}] = largest * {{ 1.0 / d.digit_top / d.factor }}; }
+}
+{%- else %}
+fn piece_at(k: u32) -> Piece {
+{%- for f in range(end=fields) %}
+  let v{{ f }} = x_at(k * {{ fields }}u + {{ f }}u);
+{%- endfor %}
+  let largest = {% for f in range(end=fields) %}{% if f + 1 < fields %}max({% endif %}largest_of(v{{ f }}){% if f + 1 < fields %}, {% endif %}{% endfor %}{% for f in range(start=1, end=fields) %}){% endfor %};
+  let inverse = inverse_of(largest);
+{%- for f in range(end=fields) %}
+  let q{{ f }} = digit_values(v{{ f }} * inverse);
+{%- endfor %}
+  return Piece({% for p in range(end=c.digits) %}{% if fields == 1 %}pack4xI8(q0.d{{ p }}){% else %}{{ codes }}({% for f in range(end=fields) %}{% if f > 0 %}, {% endif %}pack4xI8(q{{ f }}.d{{ p }}){% endfor %}){% endif %}, {% endfor %}largest * {{ 1.0 / d.digit_top / d.factor }});
+}
+{%- endif %}
+{%- elif c.digits > 1 -%}
 // x as {{ c.digits }} planes of int8 digits, most significant first: x = x_scale * (d0 * 256 + d1 …).
 var<workgroup> xs: array<{{ codes }}, {{ c.digits * d.chunks }}>;
 var<private> x_scale: f32;
@@ -96,13 +133,37 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let start{{ r }} = {{ <piece_of row={"tile_0 + first"} band={r} rows={d.piece_rows} /> }} + lane;
 {%- for u in range(end=c.unroll) %}
   {% if c.tiles > 1 %}var{% else %}let{% endif %} w{{ r }}_{{ u }} = w[start{{ r }} + {{ u * c.lanes }}u];
+{%- if s.scale == "group" %}
+  {% if c.tiles > 1 %}var{% else %}let{% endif %} g{{ r }}_{{ u }} = group_words(start{{ r }} - lane, lane + {{ u * c.lanes }}u);
+{%- endif %}
 {%- endfor %}{% endfor %}
 {%- endif %}
 {%- if s.norm %}
 {{ <norm_row base="0u" wg={c.wg} per_thread={d.per_thread} quads={d.x_quads} width={s.columns} eps={s.norm.eps}
     residual={s.norm.residual} scaled={s.norm.scaled} norm={s.norm.norm} keep="wid.x + wid.y == 0u" /> }}
 {%- endif %}
-{%- if c.digits > 1 %}
+{%- if d.pieced == 1 and s.norm %}
+{{ <piece_largest per_thread={d.per_thread} fields={fields} sg={c.sg} quads={d.x_quads} /> }}
+{%- for i in range(end=d.per_thread) %}
+  if (in{{ i }}) { put_digits(q{{ i }}, x{{ i }}, largest{{ i }}); }
+{%- endfor %}
+  workgroupBarrier();
+{%- elif d.own == 1 %}
+{%- if d.hoisted == 1 %}
+{%- for u in range(end=c.unroll) %}
+  let own_{{ u }} = piece_at(lane + {{ u * c.lanes }}u);
+{%- endfor %}
+{%- endif %}
+{%- elif d.pieced == 1 %}
+  for (var i = t; i < CHUNKS; i += WG) {
+    let own = piece_at(i);
+{%- for p in range(end=c.digits) %}
+    xs[{{ p }}u * CHUNKS + i] = own.d{{ p }};
+{%- endfor %}
+    units[i] = own.unit;
+  }
+  workgroupBarrier();
+{%- elif c.digits > 1 %}
   var top = vec4<f32>();
 {%- if s.norm %}
 {%- for i in range(end=d.per_thread) %}
@@ -142,8 +203,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if d.held == 1 %}
   // A lane's part of x is the same for every tile.
 {%- for u in range(end=c.unroll) %}{% for p in range(end=c.digits) %}
-  let held{{ p }}_{{ u }} = {% if c.digits > 1 or c.shared %}xs{% else %}x{% endif %}[lane + {{ p * d.chunks + u * c.lanes }}u];
-{%- endfor %}{% endfor %}
+  let held{{ p }}_{{ u }} = {% if d.own == 1 %}own_{{ u }}.d{{ p }};{% else %}{% if c.digits > 1 or c.shared %}xs{% else %}x{% endif %}[lane + {{ p * d.chunks + u * c.lanes }}u];{% endif %}
+{%- endfor %}{% if d.pieced == 1 %}
+  let unit_{{ u }} = {% if d.own == 1 %}own_{{ u }}.unit{% else %}units[lane + {{ u * c.lanes }}u]{% endif %};{% endif %}{% endfor %}
 {%- endif %}
 {%- if c.tiles > 1 %}
   for (var n = 0u; n < {{ c.tiles }}u; n += 1u) {
@@ -163,6 +225,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let start{{ r }}_ = {{ <piece_of row={"after"} band={r} rows={d.piece_rows} /> }} + lane;
 {%- for u in range(end=c.unroll) %}
   let next{{ r }}_{{ u }} = w[start{{ r }}_ + {{ u * c.lanes }}u];
+{%- if s.scale == "group" %}
+  let next_g{{ r }}_{{ u }} = group_words(start{{ r }}_ - lane, lane + {{ u * c.lanes }}u);
+{%- endif %}
 {%- endfor %}{% endfor %}
 {%- endif %}
   // What the results meet at the end is on its way before the sums are there: scales, grids, aux.
@@ -217,9 +282,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     {
       let k = k0 + {{ u * c.lanes }}u;
 {%- if int or c.digits > 1 %}
+{%- set early = d.own == 1 and d.hoisted == 1 and section == "blocks" %}
+{%- if d.own == 1 and not early %}
+      let own = piece_at(k);
+{%- endif %}
 {%- for p in range(end=c.digits) %}
-      let x{{ p }} = {% if d.held == 1 %}held{{ p }}_{{ u }}{% elif c.digits > 1 or c.shared %}xs[{{ p * d.chunks }}u + k]{% else %}x[k]{% endif %};
+      let x{{ p }} = {% if d.held == 1 %}held{{ p }}_{{ u }}{% elif early %}own_{{ u }}.d{{ p }}{% elif d.own == 1 %}own.d{{ p }}{% elif c.digits > 1 or c.shared %}xs[{{ p * d.chunks }}u + k]{% else %}x[k]{% endif %};
 {%- endfor %}
+{%- if d.pieced == 1 %}
+      let unit = {% if d.held == 1 %}unit_{{ u }}{% elif early %}own_{{ u }}.unit{% elif d.own == 1 %}own.unit{% else %}units[k]{% endif %};
+{%- endif %}
 {%- for r in range(end=bands) %}
 {%- for j in range(end=4) %}
 {%- set row = 4 * r + j %}
@@ -236,7 +308,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
 {%- endfor %}
 {%- if s.scale == "group" %}
-      let scales{{ r }} = group_scales(at{{ r }}, k);
+      let scales{{ r }} = {% if d.pieced == 1 %}unit * {% endif %}group_scales({% if d.hoisted == 1 and section == "blocks" %}g{{ r }}_{{ u }}{% else %}group_words(at{{ r }}, k){% endif %});
 {%- for j in range(end=4) %}
       acc{{ 4 * r + j }} += ({{ <digits_sum row={4 * r + j} digits={c.digits} /> }}) * scales{{ r }}.{{ words[j] }};
 {%- endfor %}
@@ -258,7 +330,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       acc{{ r }} += dot(vec4<f32>(unpack2x16float({{ v }}.z), unpack2x16float({{ v }}.w)), x1);
 {%- else %}
 {%- if s.scale == "group" %}
-      let scales{{ r }} = group_scales(at{{ r }}, k);
+      let scales{{ r }} = group_scales({% if d.hoisted == 1 and section == "blocks" %}g{{ r }}_{{ u }}{% else %}group_words(at{{ r }}, k){% endif %});
 {%- endif %}
 {%- for j in range(end=4) %}
 {%- set row = 4 * r + j %}
@@ -336,6 +408,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- if d.hoisted == 1 %}
 {%- for r in range(end=bands) %}{% for u in range(end=c.unroll) %}
   w{{ r }}_{{ u }} = next{{ r }}_{{ u }};
+{%- if s.scale == "group" %}
+  g{{ r }}_{{ u }} = next_g{{ r }}_{{ u }};
+{%- endif %}
 {%- endfor %}{% endfor %}
 {%- endif %}
   }
@@ -362,7 +437,7 @@ fn total(row: u32) -> vec4<{{ acc }}> {
 fn scaled(v: vec4<{{ acc }}>, scale: vec4<f32>) -> vec4<f32> {
 {%- if int %}
   return vec4<f32>(v >> vec4<u32>({{ d.shift }}u)) * scale;
-{%- elif s.scale == "none" %}
+{%- elif s.scale == "none" or d.pieced == 1 %}
   return v;
 {%- else %}
   return {% if d.whole == 1 %}vec4<f32>(v){% else %}v{% endif %} * ({% if c.digits > 1 %}x_scale * {% endif %}{% if s.scale == "row" %}scale * {% endif %}{% if d.whole == 1 %}1.0{% else %}{{ 1.0 / d.factor }}{% endif %});
@@ -398,3 +473,18 @@ min({{ row }}{% if band > 0 %} + {{ band * rows }}u{% endif %}, ALL_ROWS - {{ ro
 {% component place_of(i: string, fields: integer) -%}
 {% if fields > 1 %}{{ i }} % {{ fields }}u * CHUNKS + {{ i }} / {{ fields }}u{% else %}{{ i }}{% endif %}
 {%- endcomponent place_of %}
+
+{#- `digit_values(v)`: whole numbers as balanced digits of -128 to 127. -#}
+{% component digit_values(digits: integer) -%}
+struct DigitValues { {% for p in range(end=digits) %}d{{ p }}: vec4<i32>, {% endfor %} }
+fn digit_values(v: vec4<f32>) -> DigitValues {
+  let q{{ digits - 1 }} = vec4<i32>(round(v));
+{%- for p in range(end=digits) | reverse %}
+{%- if p > 0 %}
+  let d{{ p }} = ((q{{ p }} + 128) & vec4<i32>(255)) - 128;
+  let q{{ p - 1 }} = (q{{ p }} - d{{ p }}) >> vec4<u32>(8u);
+{%- endif %}
+{%- endfor %}
+  return DigitValues(q0{% for p in range(start=1, end=digits) %}, d{{ p }}{% endfor %});
+}
+{%- endcomponent digit_values %}

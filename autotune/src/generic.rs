@@ -3,7 +3,7 @@
 
 use wgforge_codegen::{
     Caps, Database, Error, Workload,
-    kernels::gemv::Shape,
+    kernels::{gemv::Shape, slab::Second},
     shapes,
     types::{Act, Format, Scale},
 };
@@ -68,14 +68,23 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::Norm(s) => s.y == act && s.out != Some(other(act)),
         Workload::Rope(s) => s.qkv == act && s.kv == Act::F16,
         Workload::Attention(s) => s.q == act && s.kv == Act::F16,
-        Workload::DecodeAttention(s) => s.qkv == act && s.kv == Act::F16 && !s.deep,
+        Workload::DecodeAttention(s) => {
+            s.qkv == act && s.kv == Act::F16 && !s.deep && s.then.as_ref().is_none_or(codes)
+        }
         Workload::AttentionMerge(s) => s.out != other(act),
-        Workload::GemvPair(s) => product_needed(&s.first, act),
-        Workload::MergeGemv(_) | Workload::Clear(_) => true,
+        Workload::GemvPair(s) => codes(&s.second) && product_needed(&s.first, act),
+        Workload::MergeGemv(s) => codes(&s.second),
+        Workload::Clear(_) => true,
         Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,
     });
     all
+}
+
+/// Whether a product that many workgroups share is of codes. Joined products of floats are left to the tuner,
+/// for integer dot products and additions of two words decide whether they pay.
+fn codes(second: &Second) -> bool {
+    second.scale == Scale::Row
 }
 
 fn other(act: Act) -> Act {

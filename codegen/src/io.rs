@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::types::{Act, Format, GROUP, Scale, stride};
+use crate::types::{Act, Format, GROUP, ROW_ALIGN, Scale, stride};
 
 /// One bound buffer of a CPU reference.
 #[derive(Debug)]
@@ -94,6 +94,33 @@ pub fn load(words: &[u32], act: Act, i: usize, grid: f32) -> f32 {
         Act::F16 => f16::from_bits((words[i / 2] >> (16 * (i % 2)) & 0xffff) as u16).to_f32(),
         Act::I8 => f32::from(code(words, i)) * grid,
         Act::I32 => words[i].cast_signed() as f32 * grid,
+        Act::Fixed => fixed(words, i),
+    }
+}
+
+/// What the first word of [`Act::Fixed`] counts of a whole.
+const FINE: f64 = 8_388_608.0;
+
+/// The words of element `i` of [`Act::Fixed`].
+pub(crate) fn fixed_words(i: usize) -> [usize; 2] {
+    let align = ROW_ALIGN as usize;
+    let first = i / align * 2 * align + i % align;
+    [first, first + align]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounds to f32")]
+fn fixed(words: &[u32], i: usize) -> f32 {
+    let [fine, whole] = fixed_words(i).map(|at| f64::from(words[at].cast_signed()));
+    (whole + fine / FINE) as f32
+}
+
+/// Adds `value` to element `i` of [`Act::Fixed`], as a workgroup does.
+#[expect(clippy::cast_possible_truncation, reason = "saturates, as kernels do")]
+pub(crate) fn add_fixed(words: &mut [u32], i: usize, value: f32) {
+    let value = f64::from(value);
+    let whole = value.round_ties_even();
+    for (at, part) in fixed_words(i).into_iter().zip([((value - whole) * FINE).round(), whole]) {
+        words[at] = words[at].cast_signed().wrapping_add(part as i32).cast_unsigned();
     }
 }
 
@@ -110,6 +137,10 @@ pub fn store(words: &mut [u32], act: Act, i: usize, value: f32, grid: f32) {
         Act::F16 => put(words, i, 16, u32::from(f16::from_f32(value).to_bits())),
         Act::I8 => put(words, i, 8, u32::from(quantize(value, grid) as u8)),
         Act::I32 => words[i] = whole(value / grid).cast_unsigned(),
+        Act::Fixed => {
+            fixed_words(i).into_iter().for_each(|at| words[at] = 0);
+            add_fixed(words, i, value);
+        }
     }
 }
 

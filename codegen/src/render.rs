@@ -42,6 +42,7 @@ const PARTS: &[(&str, &str)] = &[
     ("parts/math.wgsl", include_str!("../../templates/parts/math.wgsl")),
     ("parts/attention.wgsl", include_str!("../../templates/parts/attention.wgsl")),
     ("parts/norm.wgsl", include_str!("../../templates/parts/norm.wgsl")),
+    ("parts/digits.wgsl", include_str!("../../templates/parts/digits.wgsl")),
     ("parts/slab.wgsl", include_str!("../../templates/parts/slab.wgsl")),
     ("parts/epilogue.wgsl", include_str!("../../templates/parts/epilogue.wgsl")),
     ("parts/token.wgsl", include_str!("../../templates/parts/token.wgsl")),

@@ -199,8 +199,9 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                 ring,
                 eps,
             }));
-            let second = Second { rows: h, format: Format::I4, banks: 1 };
-            for (out, then) in [(act, None), (Act::I8, None), (Act::I8, Some(second))] {
+            let second = Second { rows: h, format: Format::I4, scale: Scale::Row, banks: 1 };
+            let floats = Second { scale: Scale::Group, ..second.clone() };
+            for (out, then) in [(act, None), (act, Some(floats)), (Act::I8, None), (Act::I8, Some(second))] {
                 all.push(Workload::DecodeAttention(decode_attention::Shape {
                     heads,
                     kv_heads,
@@ -245,8 +246,9 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
             let merge = attention_merge::Shape { heads, dim, splits: 16, out };
             // Words of two bits hold more columns than a small head has.
             for format in [Format::I4, Format::I8, Format::I2] {
-                if out == Act::I8 && dim.is_multiple_of(format.piece().1) {
-                    let second = Second { rows: h, format, banks: 1 };
+                if out != Act::F16 && dim.is_multiple_of(format.piece().1) {
+                    let scale = if out == Act::I8 { Scale::Row } else { Scale::Group };
+                    let second = Second { rows: h, format, scale, banks: 1 };
                     all.push(Workload::MergeGemv(merge_gemv::Shape { merge: merge.clone(), second }));
                 }
             }
@@ -276,17 +278,18 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
         };
         let x = if s.x.is_int() { Act::I8 } else { Act::F32 };
         let banks = banks(inner, s.format);
-        for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, Act::I32), (false, Act::F32)] {
+        let sums = s.scale.sums();
+        for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, sums), (false, Act::F32)] {
             let wanted = match y {
                 // Sums of codes are added where there are static grids, and before the head.
-                Act::I32 => s.scale == Scale::Row && s.epilogue != Epilogue::Residual,
+                _ if y.is_sum() => s.epilogue != Epilogue::Residual,
                 _ if residual => s.out == y || !matches!(s.epilogue, Epilogue::Store),
                 // Only whole streams, which come from the embedding, want no addition.
                 _ => s.epilogue == Epilogue::Store,
             };
             let scaled = scaled && residual;
             // The per-layer gate adds what the feed-forward block leaves.
-            let banks = if y == Act::I32 && s.epilogue == Epilogue::Ple { banks } else { 1 };
+            let banks = if y.is_sum() && s.epilogue == Epilogue::Ple { banks } else { 1 };
             let norm = norm::Shape { width, residual, y, scaled, norm, out: Some(x), eps: 1e-6, banks };
             let shape = gemv::Shape { x, norm: Some(norm), ..s.clone() };
             // The head may leave the largest of each workgroup's logits.
@@ -303,12 +306,16 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
     all
 }
 
-/// Those of them that make codes for another product, with that product.
+/// Those of them that make codes or floats for another product, with that product.
 fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
-    let joined = normed.iter().filter(|s| s.x == Act::I8 && s.out == Act::I8 && s.norm.is_some());
+    let paired = |s: &&gemv::Shape| matches!(s.epilogue, Epilogue::Geglu | Epilogue::Ple);
+    let joined = normed.iter().filter(paired).filter(|s| match s.scale {
+        Scale::Group => s.x == Act::F32 && s.out == Act::F32,
+        _ => s.x == Act::I8 && s.out == Act::I8,
+    });
     let pair = |first: &gemv::Shape| {
         let banks = if first.epilogue == Epilogue::Geglu { banks(first.rows, first.format) } else { 1 };
-        let second = Second { rows: first.columns, format: first.format, banks };
+        let second = Second { rows: first.columns, format: first.format, scale: first.scale, banks };
         Workload::GemvPair(gemv_pair::Shape { first: first.clone(), second })
     };
     joined.map(pair).collect()

@@ -34,6 +34,11 @@ pub enum Act {
     /// ([`crate::kernels::slab`]); its value is `sum * scale` of its row, put on the product's
     /// output grid. Only norms before a product read it.
     I32,
+    /// Sum of floats that many workgroups add to, the same in any order: two 32-bit integers, the
+    /// first of 2^-23, the second of ones, which few additions reach. Of each 64 elements the first
+    /// words lie side by side, then the second ones. What is rounded off is far below the epsilon of
+    /// the norms, which alone read it, as they do [`Self::I32`].
+    Fixed,
 }
 
 impl Act {
@@ -41,6 +46,7 @@ impl Act {
     pub const fn row_bytes(self, columns: u32) -> u64 {
         let elements = stride(columns) as u64;
         match self {
+            Self::Fixed => elements * 8,
             Self::F32 | Self::I32 => elements * 4,
             Self::F16 => elements * 2,
             Self::I8 => elements,
@@ -50,6 +56,11 @@ impl Act {
     /// True for the integer codes of a static grid.
     pub const fn is_int(self) -> bool {
         matches!(self, Self::I8)
+    }
+
+    /// True for sums that many workgroups add to.
+    pub const fn is_sum(self) -> bool {
+        matches!(self, Self::I32 | Self::Fixed)
     }
 }
 
@@ -148,4 +159,15 @@ impl Scale {
             Self::Group => (stride(columns) / GROUP) as u64 * 2,
         }
     }
+
+    /// What sums of products with such weights are kept as.
+    pub const fn sums(self) -> Act {
+        if matches!(self, Self::Group) { Act::Fixed } else { Act::I32 }
+    }
+}
+
+/// Where a matrix of `bytes` has its scales if one binding holds both: at a place where a binding of
+/// their own can begin as well.
+pub const fn scales_behind(bytes: u64) -> u64 {
+    bytes.next_multiple_of(256)
 }

@@ -83,16 +83,16 @@ impl Stream {
         }
     }
 
-    /// Whether what is to be added are sums of codes.
+    /// Whether what is to be added are sums of many workgroups.
     pub(crate) fn adds_sums(&self) -> bool {
-        self.added() == Some(Act::I32)
+        self.added().is_some_and(Act::is_sum)
     }
 
     /// Rows of `width` sums that are to be added up before.
     fn banks(&self, width: u32) -> u32 {
         match self {
-            Self::Pending { y, added: Act::I32, .. } => {
-                u32::try_from(y.bytes / Act::I32.row_bytes(width)).unwrap_or(1)
+            Self::Pending { y, added, .. } if added.is_sum() => {
+                u32::try_from(y.bytes / added.row_bytes(width)).unwrap_or(1)
             }
             _ => 1,
         }
@@ -164,6 +164,16 @@ fn zeros([a, b]: [View; 2]) -> clear::Shape {
     clear::Shape { a: words(a), b: words(b) }
 }
 
+/// Whether a product's sums can be those of many workgroups: of codes with row scales, or of floats with group
+/// scales, which one binding must have with the weights.
+fn joinable(p: &Product) -> bool {
+    match p.scale {
+        Scale::Row => p.input == Act::I8,
+        Scale::Group => !p.input.is_int() && p.parts.iter().all(|part| part.both.is_some()),
+        _ => false,
+    }
+}
+
 fn u(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -214,34 +224,40 @@ impl Builder<'_> {
             }
     }
 
-    /// Whether `p` can follow another product in its dispatch: it takes codes, and `next`, which
-    /// adds what it leaves, can make its norms itself.
+    /// Whether `p` can follow another product in its dispatch: it takes codes, or floats where it has group
+    /// scales, and `next`, which adds what it leaves, can make its norms itself.
     fn sums(&self, p: &Product, next: &gemv::Shape) -> Option<Second> {
         let fits = self.rows == Rows::One
             && p.parts.len() == 1
-            && p.input == Act::I8
-            && p.scale == Scale::Row
+            && joinable(p)
             && self.fusion.is_none_or(|f| f.products)
             && self.backend.choose(Workload::Gemv(next.clone())).is_ok();
         let banks = next.norm.as_ref().map_or(1, |n| n.banks);
-        fits.then_some(Second { rows: p.rows, format: p.format, banks })
+        fits.then_some(Second { rows: p.rows, format: p.format, scale: p.scale, banks })
     }
 
     /// Where layer `i` adds such sums: never in the buffer that it reads others from at that time.
-    async fn sums_of(&mut self, i: usize, which: Sums, banks: u32) -> Result<View> {
+    async fn sums_of(&mut self, i: usize, which: Sums, second: &Second) -> Result<View> {
         let (buffer, row) = match which {
             Sums::Attention => (0, 2 * i),
             Sums::FeedForward => (1, i),
             Sums::Ple => (0, 2 * i + 1),
         };
         self.summing = true;
-        let row_bytes = Act::I32.row_bytes(u(self.config.hidden));
-        let room = if buffer == 1 { u64::from(MOST_BANKS) * row_bytes } else { row_bytes };
-        Ok(self.all_sums().await?[buffer].part(room * row as u64, u64::from(banks) * row_bytes))
+        let room = self.sum_row() * if buffer == 1 { u64::from(MOST_BANKS) } else { 1 };
+        Ok(self.all_sums().await?[buffer].part(room * row as u64, second.sum_bytes()))
+    }
+
+    /// Bytes of a row of the widest sums that the model's products leave.
+    fn sum_row(&self) -> u64 {
+        let products = self.weights.layers.iter().flat_map(|w| [&w.o, &w.down, &w.ple_proj]);
+        let floats = products.into_iter().any(|p| p.scale.sums() == Act::Fixed);
+        let act = if floats { Act::Fixed } else { Act::I32 };
+        act.row_bytes(u(self.config.hidden))
     }
 
     async fn all_sums(&mut self) -> Result<[View; 2]> {
-        let (row, layers) = (Act::I32.row_bytes(u(self.config.hidden)), self.config.num_layers() as u64);
+        let (row, layers) = (self.sum_row(), self.config.num_layers() as u64);
         Ok([
             self.named("sums_a", 2 * layers * row).await?,
             self.named("sums_b", u64::from(MOST_BANKS) * layers * row).await?,
@@ -419,26 +435,28 @@ impl Builder<'_> {
         sums: Option<(usize, Sums, gemv::Shape)>,
     ) -> Result<(View, (View, Act))> {
         let [norm_name, name, sum_name, input_name, between_name, second_name, out_name] = names;
-        let out = Act::I8;
         if let Some((layer, which, next)) = sums
             && let [part] = &first.parts[..]
-            && first.input == Act::I8
+            && joinable(first)
+            && first.scale == second.scale
             && let Some(then) = self.sums(second, &next)
         {
             let norm = self.norm_before(before, first);
+            let out = if second.input.is_int() { second.input } else { Act::F32 };
             let first_shape = self.product_shape(first, part, epilogue, Some(norm), out);
-            let banks = then.banks;
+            let weights = (part.joined(first.scale), second.parts[0].joined(second.scale));
+            let place = then.clone();
             let shape = gemv_pair::Shape { first: first_shape, second: then };
             let apart = self.product_shape(second, &second.parts[0], Epilogue::Store, None, self.act);
             let joined = Workload::GemvPair(shape);
             if self.joins(|f| f.products, &joined, &Workload::Gemv(apart)) {
                 let Residual { x, sum, mut bound } = self.residual(before.stream, &sum_name).await?;
-                let sums = self.sums_of(layer, which, banks).await?;
-                bound.extend([("site", before.site.all), ("w", part.weights), ("out", sums)]);
-                bound.push(("w2", second.parts[0].weights));
+                let sums = self.sums_of(layer, which, &place).await?;
+                bound.extend([("site", before.site.all), ("w", weights.0), ("out", sums)]);
+                bound.push(("w2", weights.1));
                 bound.extend(aux.map(|v| ("aux", v)));
                 self.push(name, joined, &bound)?;
-                return Ok((sum.unwrap_or(x), (sums, Act::I32)));
+                return Ok((sum.unwrap_or(x), (sums, second.scale.sums())));
             }
         }
         let between = self.vector(&between_name, first.rows, second.input).await?;
@@ -450,10 +468,11 @@ impl Builder<'_> {
         Ok((x, (y, self.act)))
     }
 
-    /// The shape of a product that adds sums of codes in `banks` to the stream first.
+    /// The shape of a product that adds what `before` leaves, sums in `banks`, to the stream first.
     fn adding(
         &self,
         p: &Product,
+        before: &Product,
         epilogue: Epilogue,
         (scaled, norm): (bool, bool),
         out: Act,
@@ -461,7 +480,8 @@ impl Builder<'_> {
     ) -> gemv::Shape {
         let x = if p.input.is_int() { p.input } else { Act::F32 };
         let (width, eps) = (u(self.config.hidden), self.eps());
-        let norm = norm::Shape { width, residual: true, y: Act::I32, scaled, norm, out: Some(x), eps, banks };
+        let y = before.scale.sums();
+        let norm = norm::Shape { width, residual: true, y, scaled, norm, out: Some(x), eps, banks };
         self.product_shape(p, &p.parts[0], epilogue, Some(norm), out)
     }
 
@@ -491,8 +511,9 @@ impl Builder<'_> {
         ];
         let before = Before { stream, scaled: false, norm: true, site: &w.feedforward };
         let banks = slab::banks(w.down.columns, w.down.format);
-        let next = (w.ple_gate.parts.len() == 1)
-            .then(|| self.adding(&w.ple_gate, Epilogue::Ple, (false, false), w.ple_proj.input, banks));
+        let next = (w.ple_gate.parts.len() == 1).then(|| {
+            self.adding(&w.ple_gate, &w.down, Epilogue::Ple, (false, false), w.ple_proj.input, banks)
+        });
         let sums = next.map(|next| (i, Sums::FeedForward, next));
         let first = (&w.gate_up, Epilogue::Geglu, None);
         let (x1, down) = self.products(names, before, first, &w.down, sums).await?;
@@ -522,11 +543,12 @@ impl Builder<'_> {
     /// The product that adds what layer `i` leaves, if it is in one piece.
     fn after(&self, i: usize) -> Option<gemv::Shape> {
         let w = self.weights;
+        let before = &w.layers[i].ple_proj;
         let (p, epilogue, out) = match w.layers.get(i + 1) {
             Some(next) => (&next.qkv, Epilogue::Store, self.act),
             None => (&w.head, self.head_epilogue(), Act::F32),
         };
-        (p.parts.len() == 1).then(|| self.adding(p, epilogue, (true, true), out, 1))
+        (p.parts.len() == 1).then(|| self.adding(p, before, epilogue, (true, true), out, 1))
     }
 
     /// Rotation, cache, attention and the output projection. Returns what is to be added to the
@@ -577,18 +599,19 @@ impl Builder<'_> {
             |s: decode_attention::Shape| Workload::DecodeAttention(decode_attention::Shape { deep, ..s });
         // With the output projection behind it.
         if let [_] = &w.gate_up.parts[..]
-            && let next = self.adding(&w.gate_up, Epilogue::Geglu, (false, true), w.down.input, 1)
+            && let next = self.adding(&w.gate_up, &w.o, Epilogue::Geglu, (false, true), w.down.input, 1)
             && let Some(then) = self.sums(&w.o, &next)
         {
-            let all = decode_attention::Shape { then: Some(then), ..joined.clone() };
+            let w2 = w.o.parts[0].joined(w.o.scale);
+            let all = decode_attention::Shape { then: Some(then.clone()), ..joined.clone() };
             let apart = self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act);
             let known = Workload::DecodeAttention(all.clone());
             if self.joins(|f| f.products && f.attention, &known, &Workload::Gemv(apart)) {
                 let all = of_context(all);
-                let sums = self.sums_of(i, Sums::Attention, 1).await?;
-                bound.extend([("norms", w.head_norms), ("w2", w.o.parts[0].weights), ("out", sums)]);
+                let sums = self.sums_of(i, Sums::Attention, &then).await?;
+                bound.extend([("norms", w.head_norms), ("w2", w2), ("out", sums)]);
                 self.attend(i, all, bound).await?;
-                return Ok((sums, Act::I32));
+                return Ok((sums, w.o.scale.sums()));
             }
         }
         let n = self.of_layer(i, "attention");

@@ -2,12 +2,12 @@
 
 use wgforge_codegen::{
     kernels::rope::angle_table,
-    types::{Act, round_up, stride},
+    types::{Act, Format, Scale, round_up, stride},
 };
 
 use crate::{
     Error, Result,
-    backend::{Backend, View},
+    backend::{Backend, Packed, View},
     checkpoint::{Checkpoint, Grids, Linear},
     config::TextConfig,
     pack::{Matrix, WeightMode},
@@ -20,8 +20,8 @@ pub(crate) struct Product {
     /// Results of the whole matrix.
     pub(crate) rows: u32,
     pub(crate) columns: u32,
-    pub(crate) format: wgforge_codegen::types::Format,
-    pub(crate) scale: wgforge_codegen::types::Scale,
+    pub(crate) format: Format,
+    pub(crate) scale: Scale,
     /// Element type the product reads: codes where there is a static input grid.
     pub(crate) input: Act,
     /// There is a static output grid.
@@ -58,9 +58,21 @@ pub(crate) struct Site {
 pub(crate) struct Part {
     pub(crate) weights: View,
     pub(crate) scales: Option<View>,
+    /// Both in one range, where a binding can have it.
+    pub(crate) both: Option<View>,
     /// First result and number of results.
     pub(crate) first: u32,
     pub(crate) rows: u32,
+}
+
+impl Part {
+    /// What a kernel binds that joins products: group scales lie behind their weights.
+    pub(crate) fn joined(&self, scale: Scale) -> View {
+        match (scale, self.both) {
+            (Scale::Group, Some(both)) => both,
+            _ => self.weights,
+        }
+    }
 }
 
 /// A table in parts that each fit a binding, or kept by the host.
@@ -68,8 +80,8 @@ pub(crate) struct Part {
 pub(crate) struct TableParts {
     pub(crate) parts: Vec<Part>,
     pub(crate) columns: u32,
-    pub(crate) format: wgforge_codegen::types::Format,
-    pub(crate) scale: wgforge_codegen::types::Scale,
+    pub(crate) format: Format,
+    pub(crate) scale: Scale,
     /// The host gathers the rows, because the device cannot bind the table.
     pub(crate) on_host: bool,
 }
@@ -343,7 +355,7 @@ impl Loader<'_> {
         splits: (u32, u32),
     ) -> Result<Product> {
         let input = grids.map_or(0.0, |g| g.input);
-        let codes = input > 0.0 && matrix.scale == wgforge_codegen::types::Scale::Row;
+        let codes = input > 0.0 && matrix.scale == Scale::Row;
         let out = |i: usize| outputs.get(i).copied().unwrap_or(0.0);
         let row = [input, out(0), out(1), out(2), next.unwrap_or(0.0), 0.0, 0.0, 0.0];
         let any = row.iter().any(|v| *v != 0.0);
@@ -387,8 +399,8 @@ impl Loader<'_> {
         while first < padded {
             let end = first.saturating_add(most).min(padded);
             let stored = first * matrix.rows_per_result()..end * matrix.rows_per_result();
-            let (weights, scales) = self.backend.matrix(matrix, stored, self.progress).await?;
-            parts.push(Part { weights, scales, first, rows: end.min(matrix.rows) - first });
+            let Packed { weights, scales, both } = self.backend.matrix(matrix, stored, self.progress).await?;
+            parts.push(Part { weights, scales, both, first, rows: end.min(matrix.rows) - first });
             first = end;
         }
         Ok(parts)

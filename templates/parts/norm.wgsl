@@ -104,6 +104,15 @@ fn y_at(i: u32) -> vec4<f32> {
   if (grid == 0.0) { return v; }
   return clamp(round(v / grid), vec4<f32>(-128.0), vec4<f32>(127.0)) * grid;
 }
+{%- elif ty == "fixed" -%}
+@group(0) @binding({{ y }}) var<storage, read> y: array<vec4<i32>>;
+// Sums of floats: 2^-23 and, 16 quads later, ones.
+fn y_at(i: u32) -> vec4<f32> {
+  let at = i / 16u * 32u + i % 16u;
+  let fine = {% for k in range(end=banks) %}{% if k > 0 %} + {% endif %}y[at{% if k > 0 %} + {{ 2 * k * quads }}u{% endif %}]{% endfor %};
+  let whole = {% for k in range(end=banks) %}{% if k > 0 %} + {% endif %}y[at + {{ 2 * k * quads + 16 }}u]{% endfor %};
+  return vec4<f32>(whole) + vec4<f32>(fine) / 8388608.0;
+}
 {%- else -%}
 {{ <input name="y" binding={y} ty={ty} native={native} /> }}
 {%- endif %}

@@ -30,7 +30,7 @@ impl Tolerance {
     /// value, f16 at least its own rounding, codes one step.
     pub fn float(act: Act, bound: f32) -> (Act, Self) {
         match act {
-            Act::F32 | Act::I32 => (act, Self::Relative(bound)),
+            Act::F32 | Act::I32 | Act::Fixed => (act, Self::Relative(bound)),
             // One rounding to 11 bits, either way.
             Act::F16 => (act, Self::Relative(bound.max(1.1e-3))),
             Act::I8 => (act, Self::Steps(1)),
@@ -77,9 +77,18 @@ fn codes(steps: i32, rare: usize, some: usize, expected: &[u32], got: &[u32]) ->
 }
 
 fn floats(bound: f32, edges: bool, act: Act, expected: &[u32], got: &[u32]) -> Result<(), String> {
-    let n = if act == Act::F16 { expected.len() * 2 } else { expected.len() };
+    let place = |i: usize| match act {
+        Act::F16 => i / 2,
+        Act::Fixed => io::fixed_words(i)[0],
+        _ => i,
+    };
+    let n = match act {
+        Act::F16 => expected.len() * 2,
+        Act::Fixed => expected.len() / 2,
+        _ => expected.len(),
+    };
     let live = |words: &[u32], i: usize| {
-        let w = if act == Act::F16 { words[i / 2] } else { words[i] };
+        let w = words[place(i)];
         (w != POISON).then(|| io::load(words, act, i, 1.0))
     };
     let magnitudes = (0..n).filter_map(|i| live(expected, i)).map(f32::abs).filter(|v| *v < SENTINEL);

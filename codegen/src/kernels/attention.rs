@@ -165,7 +165,7 @@ impl Kernel for Attention {
             s.kv_heads
         );
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
-        require!(![s.q, s.kv, s.out].contains(&Act::I32), "{NO_SUMS}");
+        require!(![s.q, s.kv, s.out].iter().any(|act| act.is_sum()), "{NO_SUMS}");
         require!(!s.q.is_int() && !s.kv.is_int(), "scores need floats");
         require!(s.ring == 0 || s.window > 0, "a ring keeps only a window's keys");
         require!(s.decode || c.splits == 1, "only decode splits its keys");

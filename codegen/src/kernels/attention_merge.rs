@@ -140,7 +140,7 @@ impl Kernel for AttentionMerge {
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", s.dim);
         require!(s.splits > 0, "there is nothing to join");
-        require!(s.out != Act::I32, "{NO_SUMS}");
+        require!(!s.out.is_sum(), "{NO_SUMS}");
         require!(
             c.quads.is_power_of_two() && c.quads <= c.wg,
             "{} quads do not divide a workgroup of {}",

@@ -262,8 +262,11 @@ impl Kernel for DecodeAttention {
         );
         require!(s.dim > 0 && s.dim.is_multiple_of(8), "a head of {} elements is not a multiple of 8", s.dim);
         require!(s.rotary <= s.dim / 2, "{} pairs do not fit a head of {}", s.rotary, s.dim);
-        require!(![s.qkv, s.kv, s.out].contains(&Act::I32), "{NO_SUMS}");
-        require!(s.then.is_none() || s.out == Act::I8, "a product in the same dispatch needs codes");
+        require!(![s.qkv, s.kv, s.out].iter().any(|act| act.is_sum()), "{NO_SUMS}");
+        require!(
+            s.then.as_ref().is_none_or(|then| (s.out == Act::I8) != then.floats()),
+            "a product in the same dispatch needs codes, or floats where it has group scales"
+        );
         require!(!s.qkv.is_int() && !s.kv.is_int(), "scores need floats");
         require!(
             s.ring == 0 || s.window > 0 && s.window <= s.ring,
@@ -502,7 +505,10 @@ impl Kernel for DecodeAttention {
     }
 
     fn followers(s: &Shape, c: &Config) -> Vec<Workload> {
-        let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out: s.out };
+        // Floats that stay in a workgroup are f32.
+        let inside = s.then.is_some() && s.out != Act::I8;
+        let out = if inside { Act::F32 } else { s.out };
+        let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out };
         match &s.then {
             Some(second) => {
                 vec![Workload::MergeGemv(merge_gemv::Shape { merge, second: second.clone() })]

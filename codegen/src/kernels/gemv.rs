@@ -113,8 +113,14 @@ pub struct Config {
     /// int8 digits that a float activation is split into (2: 15 bits, 3: 23 bits of the vector's
     /// largest magnitude), so that products with integer weights are integer dot products; 1:
     /// products are float. Only for float activations on integer weights. The digits are kept in
-    /// workgroup memory, so `x` is not as well.
+    /// workgroup memory, so `x` is not as well. With group scales what counts as the vector's largest
+    /// is the largest of the columns of a piece.
     pub digits: u32,
+    /// Each lane splits the part of `x` that it needs by itself, in registers, and nobody waits for
+    /// others: where several groups of lanes share a row of `x`, each does it again. Only for digits
+    /// with group scales and without norms.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// Lanes combined by shuffles; 1 uses no subgroups.
     pub sg: u32,
     /// Sums come by `subgroupAdd`, one instruction for integers on some GPUs. Only where `sg`
@@ -186,7 +192,7 @@ impl Shape {
 
     pub(crate) fn why_not(&self, caps: &Caps) -> Option<Reason> {
         require!(self.rows > 0 && self.columns > 0, "the matrix is empty");
-        require!(self.x != Act::I32 && self.out != Act::I32, "{NO_SUMS}");
+        require!(!self.x.is_sum() && !self.out.is_sum(), "{NO_SUMS}");
         require!(
             self.format.is_int() != (self.scale == Scale::None),
             "{:?} with {:?} scales",
@@ -378,6 +384,17 @@ fn loads(s: &Shape, c: &Config) -> u32 {
     c.rows / s.format.piece().0 * c.unroll
 }
 
+/// Whether digits have a unit for each piece: where group scales are met piece by piece.
+fn pieced(s: &Shape, c: &Config) -> bool {
+    c.digits > 1 && s.scale == Scale::Group
+}
+
+/// Bytes of workgroup memory in which threads find the largest of a piece, where no shuffles do.
+pub(crate) fn piece_bytes(s: &Shape, sg: u32) -> u64 {
+    let quads = s.format.quads_per_word();
+    if s.norm.is_some() && quads > 1 && sg < quads { u64::from(stride(s.columns)) } else { 0 }
+}
+
 /// Whether products are of int8 words, of codes or of digits.
 fn integer(s: &Shape, c: &Config) -> bool {
     s.x.is_int() || c.digits > 1
@@ -431,6 +448,10 @@ fn workgroup_bytes(s: &Shape, c: &Config) -> u64 {
             (1, false, _) => 0,
             (1, true, true) => columns,
             (1, true, false) => columns * 4,
+            _ if c.own => 0,
+            (digits, ..) if s.scale == Scale::Group => {
+                columns * u64::from(digits) + 4 * u64::from(chunks(s)) + piece_bytes(s, c.sg)
+            }
             // Digits, and the search for the largest.
             (digits, ..) => columns * u64::from(digits) + reduce_bytes(c.wg, c.sg),
         }
@@ -475,7 +496,15 @@ impl Kernel for Gemv {
                                     _ => &[false],
                                 };
                                 for &shared in shared {
-                                    for &(sg, add) in &sums {
+                                    let owns: &[bool] =
+                                        if digits > 1 && s.scale == Scale::Group && s.norm.is_none() {
+                                            &[false, true]
+                                        } else {
+                                            &[false]
+                                        };
+                                    for (own, (sg, add)) in
+                                        owns.iter().flat_map(|own| sums.iter().map(|sum| (*own, *sum)))
+                                    {
                                         for &f16 in &f16s {
                                             all.push(Config {
                                                 wg,
@@ -485,6 +514,7 @@ impl Kernel for Gemv {
                                                 tiles,
                                                 shared,
                                                 digits,
+                                                own,
                                                 sg,
                                                 add,
                                                 f16,
@@ -529,6 +559,7 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: s.norm.is_some(),
             digits: 1,
+            own: false,
             sg: generic_shuffle(caps, wg),
             add: false,
             f16: caps.f16,
@@ -547,6 +578,7 @@ impl Kernel for Gemv {
             tiles: 1,
             shared: s.norm.is_some(),
             digits: 1,
+            own: false,
             sg: 1,
             add: false,
             f16: false,
@@ -586,6 +618,10 @@ impl Kernel for Gemv {
         require!(
             c.digits == 1 || splittable(s) && !c.shared,
             "digits are for float activations on integer weights, and take the place of `x` in workgroup memory"
+        );
+        require!(
+            !c.own || pieced(s, c) && s.norm.is_none(),
+            "a lane has digits of its own with group scales and without norms only"
         );
         require!(
             direct(s, c) || tile(c) / s.rows_per_quad() <= c.wg,
@@ -662,6 +698,8 @@ impl Kernel for Gemv {
             ("rest", u32::from(rest(s, c))),
             ("held", u32::from(held(s, c))),
             ("whole", u32::from(whole(s, c))),
+            ("pieced", u32::from(pieced(s, c))),
+            ("own", u32::from(c.own)),
             ("piece_rows", s.format.piece().0),
             ("x_quads", stride(s.columns) / 4),
             // The largest digit is 127 in the first place.
@@ -773,7 +811,10 @@ impl Shape {
                 let banks = self.norm.as_ref().map_or(1, |n| n.banks);
                 (0..banks * row).map(|i| sum(i % row).cast_unsigned()).collect()
             }
-            "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), scale),
+            "y" => {
+                let (y, banks) = self.norm.as_ref().map_or((Act::F32, 1), |n| (n.y, n.banks));
+                d.rows(banks, self.columns, y, scale)
+            }
             "site" => {
                 let by = |scale: f32, words: Vec<u32>| {
                     words.into_iter().map(move |w| (f32::from_bits(w) * scale).to_bits())

@@ -2,7 +2,7 @@
 //! second: the feed-forward block, or the per-layer gate and its projection.
 //!
 //! A workgroup computes some results of the first product as [`super::gemv`] does, norms included,
-//! and keeps them as codes; then it multiplies the columns of the second matrix that meet them, all
+//! and keeps them as codes, or without static grids as digits; then it multiplies the columns of the second matrix that meet them, all
 //! rows of it, and adds what comes out to sums that all workgroups share ([`super::slab`]). So the
 //! second product needs no dispatch of its own, which on a fast GPU costs more than its weights.
 
@@ -18,7 +18,7 @@ use crate::{
     check::{Draw, Tolerance},
     io::{self, Io},
     kernel::{Kernel, require},
-    types::{Act, Scale, stride},
+    types::{Act, GROUP, Scale, scales_behind, stride},
 };
 
 /// The family.
@@ -29,7 +29,8 @@ pub struct GemvPair;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// The first product: of codes, behind norms, into codes.
+    /// The first product, behind norms: of codes, into codes, or with group scales of floats, into floats.
+    /// Group scales lie in `w` behind the weights ([`scales_behind`]).
     pub first: gemv::Shape,
     /// The second, with as many columns as the first has results.
     pub second: Second,
@@ -118,6 +119,11 @@ impl Layout {
     }
 }
 
+/// Bytes of the first matrix's weights.
+fn matrix_bytes(f: &gemv::Shape) -> u64 {
+    u64::from(f.padded_rows()) * f.format.row_bytes(f.columns)
+}
+
 /// Workgroups: slabs of the second matrix's columns.
 fn workgroups(s: &Shape, c: &Config) -> u32 {
     s.second.chunks(s.first.rows) / c.pieces
@@ -135,7 +141,7 @@ impl Kernel for GemvPair {
     type Config = Config;
 
     fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
-        // Eight at most, hence the scales of the first matrix are in `site`.
+        // Eight at most, hence the scales of the first matrix are in `site` or in `w`.
         let mut names = s.first.bindings();
         names.retain(|n| !matches!(*n, "scales" | "out"));
         names.extend(["w2", "out"]);
@@ -213,10 +219,12 @@ impl Kernel for GemvPair {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         let f = &s.first;
+        let act = if s.second.floats() { Act::F32 } else { Act::I8 };
         require!(
-            f.x == Act::I8 && f.out == Act::I8 && f.scale == Scale::Row && f.norm.is_some(),
-            "the first of two products takes codes from norms and makes codes"
+            f.x == act && f.out == act && f.scale == s.second.scale && f.norm.is_some(),
+            "the first of two products takes codes from norms and makes codes, or both are of floats"
         );
+        require!(f.format.is_int(), "the first of two products needs integer weights, not {:?}", f.format);
         require!(
             f.first == 0
                 && f.total == f.rows
@@ -250,6 +258,11 @@ impl Kernel for GemvPair {
         require!(
             most / c.pieces <= caps.max_groups,
             "{} workgroups exceed the device's grid",
+            most / c.pieces
+        );
+        require!(
+            !s.second.floats() || most / c.pieces < 1 << 9,
+            "{} workgroups could overflow what they add to (at most 511)",
             most / c.pieces
         );
         require!(c.sg > 0 && c.sg.is_power_of_two(), "{} shuffled lanes are no power of two", c.sg);
@@ -291,9 +304,17 @@ impl Kernel for GemvPair {
             f.columns,
             c.wg
         );
+        let bytes = scales_behind(matrix_bytes(f)) + f.weight_bytes() - matrix_bytes(f);
+        require!(
+            !s.second.floats() || bytes <= caps.max_binding_bytes,
+            "{bytes} bytes of weights and scales are over the binding limit of {}",
+            caps.max_binding_bytes
+        );
         let norm = f.norm.as_ref().map_or(0, |n| norm::row_bytes(n, c.wg, c.sg));
         let sums = if l.direct { 0 } else { l.rows * l.parts };
-        let bytes = norm + u64::from(stride(f.columns)) + 4 * u64::from(sums + l.results) + l.share.bytes();
+        let pieces = if s.second.floats() { gemv::piece_bytes(f, c.sg) } else { 0 };
+        let input = s.second.input_bytes(stride(f.columns) / 4) + s.second.input_bytes(l.results) + pieces;
+        let bytes = norm + input + 4 * u64::from(sums) + l.share.bytes();
         group_why_not(c.wg, c.sg, bytes, caps)
     }
 
@@ -303,7 +324,7 @@ impl Kernel for GemvPair {
 
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
         let l = Layout::of(s, c);
-        let mut d = l.share.derived(&s.second).to_vec();
+        let mut d = l.share.derived(&s.second, s.first.rows).to_vec();
         d.extend([
             ("banks", s.first.norm.as_ref().map_or(1, |n| n.banks)),
             ("bank_slabs", workgroups(s, c) / s.second.banks),
@@ -314,6 +335,9 @@ impl Kernel for GemvPair {
             ("x_quads", stride(s.first.columns) / 4),
             ("fields", s.first.format.quads_per_word()),
             ("shift", s.first.format.field_shift()),
+            ("factor", 1 << s.first.format.field_shift()),
+            ("groups", stride(s.first.columns) / GROUP),
+            ("scales", io::word((scales_behind(matrix_bytes(&s.first)) / 16) as usize)),
             ("chunks", l.chunks),
             ("unroll", l.unroll),
             ("padded_rows", s.first.padded_rows()),
@@ -341,6 +365,10 @@ impl Kernel for GemvPair {
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
         io.tokens = 1;
+        if s.second.floats() {
+            let results = s.first.results(io, ("w", (scales_behind(matrix_bytes(&s.first)) / 4) as usize));
+            return s.second.reference_floats(&results[..s.first.rows as usize], io);
+        }
         let results = s.first.results(io, ("site", s.first.site_scales()));
         let grid = s.first.grid(4, io);
         let codes: Vec<i8> =
@@ -355,7 +383,13 @@ impl Kernel for GemvPair {
     fn draw(s: &Shape, _: &Config, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
             "w2" | "out" => s.second.draw(s.first.rows, name, d),
-            "site" => {
+            "w" if s.second.floats() => {
+                let mut words = s.first.draw(name, d);
+                words.resize((scales_behind(matrix_bytes(&s.first)) / 4) as usize, 0);
+                words.extend(d.scales(s.first.padded_rows(), s.first.columns, s.first.scale));
+                words
+            }
+            "site" if !s.second.floats() => {
                 let mut words = s.first.draw(name, d);
                 words.resize(s.first.site_scales(), 0);
                 words.extend(d.scales(s.first.padded_rows(), s.first.columns, Scale::Row));
@@ -365,13 +399,13 @@ impl Kernel for GemvPair {
         }
     }
 
-    fn output(_: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
-        if name == "sum" { Tolerance::float(Act::F32, 2e-5) } else { Second::output(true) }
+    fn output(s: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+        if name == "sum" { Tolerance::float(Act::F32, 2e-5) } else { s.second.output(true) }
     }
 
     fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
         let first = s.first.cost(1);
-        let sums = u64::from(s.second.banks * s.second.rows) * 4;
+        let sums = s.second.sum_bytes();
         Cost {
             read_bytes: first.read_bytes + s.second.weight_bytes(s.first.rows) + sums,
             // The results stay where they are.

@@ -1,6 +1,6 @@
 //! Joins the key ranges of a split attention as [`super::attention_merge`] does, and multiplies the
-//! output projection with the result, in one dispatch: a workgroup joins one head, keeps its codes,
-//! and adds their part of some rows' sums ([`super::slab`]).
+//! output projection with the result, in one dispatch: a workgroup joins one head, keeps its codes (or,
+//! without static grids, its digits), and adds their part of some rows' sums ([`super::slab`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct MergeGemv;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// The join, into codes.
+    /// The join, into codes, or into floats for a product with group scales.
     pub merge: attention_merge::Shape,
     /// The product, with as many columns as all heads have elements.
     pub second: Second,
@@ -69,8 +69,8 @@ impl Kernel for MergeGemv {
     type Shape = Shape;
     type Config = Config;
 
-    fn bindings(_: &Shape, _: &Config) -> Vec<&'static str> {
-        vec!["partials", "grids", "w2", "out"]
+    fn bindings(s: &Shape, _: &Config) -> Vec<&'static str> {
+        if s.second.floats() { vec!["partials", "w2", "out"] } else { vec!["partials", "grids", "w2", "out"] }
     }
 
     fn candidates(s: &Shape, caps: &Caps) -> Vec<Config> {
@@ -107,7 +107,9 @@ impl Kernel for MergeGemv {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         let m = &s.merge;
-        require!(m.out == Act::I8, "the product needs codes");
+        let needed = if s.second.floats() { Act::F32 } else { Act::I8 };
+        require!(m.out == needed, "the product needs {needed:?}, not {:?}", m.out);
+        require!(m.heads < 1 << 9, "{} heads could overflow what they add to (at most 511)", m.heads);
         require!(s.second.banks == 1, "the heads, a few, add to one bank of sums");
         require!(m.dim > 0 && m.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", m.dim);
         require!((1..=64).contains(&m.splits), "{} key ranges are not 1 to 64", m.splits);
@@ -142,7 +144,7 @@ impl Kernel for MergeGemv {
         let bytes = u64::from(m.splits) * 4
             + sums
             + 2 * reduce_bytes(c.wg, c.sg)
-            + u64::from(m.dim)
+            + s.second.input_bytes(m.dim / 4)
             + share(s, c).bytes();
         common_why_not(c.wg, c.sg, bytes, caps)
     }
@@ -153,7 +155,7 @@ impl Kernel for MergeGemv {
 
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
         let groups = c.wg / quads(s);
-        let mut d = share(s, c).derived(&s.second).to_vec();
+        let mut d = share(s, c).derived(&s.second, columns(s)).to_vec();
         d.extend([
             ("dim4", s.merge.dim / 4),
             ("quads", quads(s)),
@@ -173,6 +175,10 @@ impl Kernel for MergeGemv {
     }
 
     fn reference(s: &Shape, _: &Config, io: &mut Io<'_>) {
+        if s.second.floats() {
+            let values: Vec<f32> = (0..s.merge.heads).flat_map(|head| s.merge.join(io, 0, head)).collect();
+            return s.second.reference_floats(&values, io);
+        }
         let grid = io.f32("grids", 0);
         let mut codes = Vec::new();
         for head in 0..s.merge.heads {
@@ -192,12 +198,12 @@ impl Kernel for MergeGemv {
         }
     }
 
-    fn output(_: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
-        Second::output(false)
+    fn output(s: &Shape, _: &Config, _: &str) -> (Act, Tolerance) {
+        s.second.output(false)
     }
 
     fn cost(s: &Shape, _: &Config, _: u32, _: u32) -> Cost {
-        let sums = u64::from(s.second.rows) * 4;
+        let sums = s.second.sum_bytes();
         Cost {
             read_bytes: s.merge.partial_bytes(1) + s.second.weight_bytes(columns(s)) + sums,
             written_bytes: sums,

@@ -74,8 +74,9 @@ pub(crate) fn row_why_not(count: u64, dim: u32) -> Option<Reason> {
     None
 }
 
-/// Why a vector may not be [`crate::types::Act::I32`].
-pub(crate) const NO_SUMS: &str = "sums of codes are read by norms before a product and by nothing else";
+/// Why a vector may not be such that [`crate::types::Act::is_sum`].
+pub(crate) const NO_SUMS: &str =
+    "sums of many workgroups are read by norms before a product and by nothing else";
 
 /// Bytes of the partial sums of `parts/reduce.wgsl`.
 pub fn reduce_bytes(wg: u32, sg: u32) -> u64 {

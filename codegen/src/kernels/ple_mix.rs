@@ -95,7 +95,7 @@ impl Kernel for PleMix {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.dim > 0 && s.dim.is_multiple_of(4), "a layer's {} inputs are not a multiple of 4", s.dim);
-        require!(s.context != Act::I32, "{NO_SUMS}");
+        require!(!s.context.is_sum(), "{NO_SUMS}");
         require!(s.layers <= caps.max_groups, "{} layers exceed the device's workgroups", s.layers);
         let elements = u64::from(s.layers) * u64::from(s.capacity) * u64::from(stride(s.dim));
         require!(

@@ -108,7 +108,7 @@ impl Kernel for Rope {
             s.dim
         );
         require!(s.rotary <= s.dim / 2, "{} pairs do not fit a head of {}", s.rotary, s.dim);
-        require!(![s.qkv, s.q, s.kv].contains(&Act::I32), "{NO_SUMS}");
+        require!(![s.qkv, s.q, s.kv].iter().any(|act| act.is_sum()), "{NO_SUMS}");
         require!(!s.qkv.is_int() && !s.q.is_int() && !s.kv.is_int(), "rotation needs floats");
         row_why_not(u64::from(s.heads) + 2 * u64::from(s.kv_heads), s.dim)
             .or_else(|| common_why_not(c.wg, c.sg, reduce_bytes(c.wg, c.sg), caps))

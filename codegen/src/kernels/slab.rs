@@ -1,8 +1,9 @@
-//! Products of codes whose columns are shared out: each workgroup computes the codes of a slab of
-//! columns itself, multiplies all rows of the matrix with them, and adds its part of every sum to
-//! `out` atomically. Sums of integers are exact in any order, so the result does not depend on who
-//! comes first; the static grids of the codes are what makes it possible. Components in
-//! `templates/parts/slab.wgsl`.
+//! Products whose columns are shared out: each workgroup computes the input of a slab of columns
+//! itself, multiplies all rows of the matrix with it, and adds its part of every sum to `out`
+//! atomically. Sums of integers are exact in any order, so the result does not depend on who
+//! comes first. Codes on static grids meet weights with row scales, and their sums are integers by
+//! themselves; floats meet weights with group scales, split into two int8 digits a quad at a time,
+//! and what a workgroup adds is rounded to [`Act::Fixed`]. Components in `templates/parts/slab.wgsl`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,13 +12,14 @@ use crate::{
     check::{Draw, Tolerance},
     io::{self, Io},
     kernel::require,
-    types::{Act, Format, round_up, stride},
+    types::{Act, Format, GROUP, Scale, in_fours, round_up, scales_behind, stride},
 };
 
-/// A matrix of integers with row scales, whose sums are left unscaled: `w2`, rows in fours.
+/// A matrix of integers, whose sums many workgroups add to: `w2`, rows in fours.
 ///
-/// `out`: i32, `banks` rows of [`stride`]`(rows)` elements, added to. Whoever reads them adds up the
-/// banks and scales the sums ([`Act::I32`]).
+/// `out`: `banks` rows of [`stride`]`(rows)` elements, added to, of the type [`Scale::sums`]. Whoever reads
+/// them adds up the banks. Sums of codes are left without the rows' scales; group scales lie in `w2` behind
+/// the weights ([`scales_behind`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Second {
@@ -25,6 +27,9 @@ pub struct Second {
     pub rows: u32,
     /// Storage format of the weights.
     pub format: Format,
+    /// Their scales: of rows, for codes, or of groups, for floats.
+    #[serde(default = "by_row", skip_serializing_if = "is_by_row")]
+    pub scale: Scale,
     /// Sums of so many equal ranges of columns lie apart: additions to one place wait for each other.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub banks: u32,
@@ -37,6 +42,15 @@ pub(crate) fn one() -> u32 {
 
 pub(crate) fn is_one(banks: &u32) -> bool {
     *banks == 1
+}
+
+/// Scales of what shapes without a name for them multiply.
+fn by_row() -> Scale {
+    Scale::Row
+}
+
+fn is_by_row(scale: &Scale) -> bool {
+    *scale == Scale::Row
 }
 
 /// Banks for a matrix whose slabs, hundreds of them, are all that is added to a row: at most 4, as many
@@ -103,8 +117,11 @@ impl Share {
     }
 
     /// Numbers for the components.
-    pub(crate) fn derived(self, second: &Second) -> [(&'static str, u32); 9] {
+    pub(crate) fn derived(self, second: &Second, columns: u32) -> [(&'static str, u32); 12] {
         [
+            ("slab_floats", u32::from(second.floats())),
+            ("slab_groups", stride(columns) / GROUP),
+            ("slab_scales", io::word((scales_behind(second.matrix_bytes(columns)) / 16) as usize)),
             ("slab_quads", self.quads),
             ("slab_pieces", self.pieces),
             ("slab_fields", second.fields()),
@@ -134,14 +151,41 @@ impl Second {
         stride(columns) / self.format.piece().1
     }
 
+    /// Whether it multiplies floats.
+    pub(crate) fn floats(&self) -> bool {
+        self.scale == Scale::Group
+    }
+
+    /// Bytes of workgroup memory for `quads` quads of its input.
+    pub(crate) fn input_bytes(&self, quads: u32) -> u64 {
+        u64::from(quads) * if self.floats() { 12 } else { 4 }
+    }
+
+    /// Bytes of the weights alone.
+    fn matrix_bytes(&self, columns: u32) -> u64 {
+        u64::from(round_up(self.rows, 4)) * self.format.row_bytes(columns)
+    }
+
     /// Bytes of `w2`.
     pub(crate) fn weight_bytes(&self, columns: u32) -> u64 {
-        u64::from(round_up(self.rows, 4)) * self.format.row_bytes(columns)
+        let bytes = self.matrix_bytes(columns);
+        let scales = u64::from(round_up(self.rows, 4)) * self.scale.row_bytes(columns);
+        if self.floats() { scales_behind(bytes) + scales } else { bytes }
+    }
+
+    /// Bytes of the sums.
+    pub fn sum_bytes(&self) -> u64 {
+        u64::from(self.banks) * self.scale.sums().row_bytes(self.rows)
     }
 
     pub(crate) fn why_not(&self, columns: u32, caps: &Caps) -> Option<Reason> {
         require!(self.rows > 0 && columns > 0, "the second matrix is empty");
-        require!(self.format.is_int(), "sums of codes need integer weights, not {:?}", self.format);
+        require!(self.format.is_int(), "sums of integers need integer weights, not {:?}", self.format);
+        require!(
+            matches!(self.scale, Scale::Row | Scale::Group),
+            "sums of many workgroups need scales of rows or groups, not {:?}",
+            self.scale
+        );
         require!(
             self.banks > 0 && self.chunks(columns).is_multiple_of(self.banks),
             "{} banks do not share {columns} columns",
@@ -155,6 +199,20 @@ impl Second {
             caps.max_binding_bytes
         );
         None
+    }
+
+    /// Adds the products with `values` to `out`, as floats.
+    pub(crate) fn reference_floats(&self, values: &[f32], io: &mut Io<'_>) {
+        let columns = io::word(values.len());
+        let (stride, range) = (stride(self.rows) as usize, (stride(columns) / self.banks) as usize);
+        let scales = (scales_behind(self.matrix_bytes(columns)) / 4) as usize;
+        for r in 0..self.rows as usize {
+            let w2 = io.words("w2");
+            let row = io::weight_row(w2, &w2[scales..], self.format, self.scale, r, values.len(), true);
+            for (bank, (x, w)) in values.chunks(range).zip(row.chunks(range)).enumerate() {
+                io::add_fixed(io.words_mut("out"), bank * stride + r, io::dot(x, w));
+            }
+        }
     }
 
     /// Adds the products with `codes` to `out`.
@@ -176,15 +234,36 @@ impl Second {
     /// Words for `w2` and `out`.
     pub(crate) fn draw(&self, columns: u32, name: &str, d: &mut Draw) -> Vec<u32> {
         match name {
-            "w2" => d.matrix(round_up(self.rows, 4), |r| r < self.rows, columns, self.format, true),
+            "w2" => {
+                let rows = round_up(self.rows, 4);
+                let mut words = d.matrix(
+                    rows,
+                    |r| r < self.rows,
+                    columns,
+                    self.format,
+                    in_fours(self.format, self.scale),
+                );
+                if self.floats() {
+                    words.resize((scales_behind(self.matrix_bytes(columns)) / 4) as usize, 0);
+                    words.extend(d.scales(rows, columns, self.scale));
+                }
+                words
+            }
             // Sums others have begun.
-            _ => (0..self.banks * stride(self.rows)).map(|_| d.rng.below(1000)).collect(),
+            _ => (0..self.sum_bytes() / 4).map(|_| d.rng.below(1000)).collect(),
         }
     }
 
     /// A code near an edge of its grid moves every sum by a weight; behind norms of floats there may
     /// be some of them.
-    pub(crate) fn output(normed: bool) -> (Act, Tolerance) {
-        (Act::I32, Tolerance::Relative(if normed { 0.1 } else { 0.02 }))
+    pub(crate) fn output(&self, normed: bool) -> (Act, Tolerance) {
+        // Digits hold 15 bits of the largest of a quad, and GeGLU multiplies two such sums.
+        let bound = match (self.floats(), normed) {
+            (true, true) => 2e-3,
+            (true, false) => 4e-4,
+            (false, true) => 0.1,
+            (false, false) => 0.02,
+        };
+        (self.scale.sums(), Tolerance::Relative(bound))
     }
 }

@@ -1,12 +1,13 @@
 //! Plans on a device: weights in an arena of few large buffers, activations in buffers of their
 //! own, pipelines by shader text, bind groups made once, one pass for all steps of a submission.
 
+use wgforge_codegen::types::scales_behind;
 use wgforge_runtime::{
     Arena, BindGroup, Device, KernelSource, Pipeline, ReadBackRing, Recorder, Slice, Ticket, Timestamps,
     Uploader, wgpu,
 };
 
-use super::{Fetch, Kernels, Program, Step, View, Work};
+use super::{Fetch, Kernels, Packed, Program, Step, View, Work};
 use crate::{Result, pack::Matrix};
 
 /// Bytes packed and uploaded at a time.
@@ -136,14 +137,19 @@ impl Gpu {
         matrix: &Matrix,
         rows: std::ops::Range<u32>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(View, Option<View>)> {
+    ) -> Result<Packed> {
         let count = u64::from(rows.end - rows.start);
-        let weights = self.arena.alloc(count * matrix.row_bytes())?;
+        let bytes = count * matrix.row_bytes();
         let scale_bytes = matrix.scale.row_bytes(matrix.columns);
-        let scales = if scale_bytes > 0 {
-            Some(self.arena.alloc((count * scale_bytes).next_multiple_of(16))?)
+        let all_scales = (count * scale_bytes).next_multiple_of(16);
+        let behind = scales_behind(bytes);
+        let (weights, scales, both) = if scale_bytes == 0 {
+            (self.arena.alloc(bytes)?, None, None)
+        } else if behind + all_scales <= self.max_binding {
+            let both = self.arena.alloc(behind + all_scales)?;
+            (both.part(0, bytes)?, Some(both.part(behind, all_scales)?), Some(both))
         } else {
-            None
+            (self.arena.alloc(bytes)?, Some(self.arena.alloc(all_scales)?), None)
         };
         // Whole fours of rows.
         let step = u32::try_from((PIECE / matrix.row_bytes() / 4 * 4).max(4)).unwrap_or(u32::MAX);
@@ -162,8 +168,11 @@ impl Gpu {
             progress((w.len() + s.len()) as u64 * 4);
             row = end;
         }
+        if let Some(both) = both {
+            return Ok(Packed::together(self.add(both), bytes, all_scales));
+        }
         let weights = self.add(weights);
-        Ok((weights, scales.map(|s| self.add(s))))
+        Ok(Packed { weights, scales: scales.map(|s| self.add(s)), both: None })
     }
 
     pub(super) async fn finish_uploads(&mut self) -> Result<()> {

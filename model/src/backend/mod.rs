@@ -8,7 +8,7 @@ pub(crate) use cpu::Cpu;
 pub(crate) use gpu::Gpu;
 pub use kernels::Kernels;
 
-use wgforge_codegen::{Variant, Workload};
+use wgforge_codegen::{Variant, Workload, types::scales_behind};
 
 use crate::{Result, pack::Matrix};
 
@@ -35,6 +35,22 @@ impl View {
     pub(crate) fn part(self, offset: u64, bytes: u64) -> Self {
         debug_assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {self:?}");
         Self { buffer: self.buffer, offset: self.offset + offset, bytes }
+    }
+}
+
+/// A matrix in the device's memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packed {
+    pub(crate) weights: View,
+    pub(crate) scales: Option<View>,
+    /// Weights and, at [`scales_behind`] them, scales.
+    pub(crate) both: Option<View>,
+}
+
+impl Packed {
+    fn together(both: View, bytes: u64, scale_bytes: u64) -> Self {
+        let scales = both.part(scales_behind(bytes), scale_bytes);
+        Self { weights: both.part(0, bytes), scales: Some(scales), both: Some(both) }
     }
 }
 
@@ -133,21 +149,27 @@ impl Backend {
         }
     }
 
-    /// Packs stored rows `rows` of a matrix into the device's memory: weights, then scales.
+    /// Packs stored rows `rows` of a matrix into the device's memory: weights, then scales, together where
+    /// one binding can have both.
     pub(crate) async fn matrix(
         &mut self,
         matrix: &Matrix,
         rows: std::ops::Range<u32>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(View, Option<View>)> {
+    ) -> Result<Packed> {
         match self {
             Self::Gpu(g) => g.matrix(matrix, rows, progress).await,
             Self::Cpu(c) => {
                 let (mut weights, mut scales) = (Vec::new(), Vec::new());
                 matrix.pack_all_cores(rows, &mut weights, &mut scales)?;
                 progress((weights.len() + scales.len()) as u64 * 4);
-                let scales = (!scales.is_empty()).then(|| c.constant(scales));
-                Ok((c.constant(weights), scales))
+                let [bytes, scale_bytes] = [&weights, &scales].map(|words| words.len() as u64 * 4);
+                if scales.is_empty() {
+                    return Ok(Packed { weights: c.constant(weights), scales: None, both: None });
+                }
+                weights.resize((scales_behind(bytes) / 4).try_into().unwrap_or(usize::MAX), 0);
+                weights.append(&mut scales);
+                Ok(Packed::together(c.constant(weights), bytes, scale_bytes))
             }
         }
     }
