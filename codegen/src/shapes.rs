@@ -277,7 +277,7 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
             _ => (true, true),
         };
         let x = if s.x.is_int() { Act::I8 } else { Act::F32 };
-        let banks = banks(inner, s.format);
+        let banks = banks(inner, s.format, s.scale);
         let sums = s.scale.sums();
         for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, sums), (false, Act::F32)] {
             let wanted = match y {
@@ -314,7 +314,8 @@ fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
         _ => s.x == Act::I8 && s.out == Act::I8,
     });
     let pair = |first: &gemv::Shape| {
-        let banks = if first.epilogue == Epilogue::Geglu { banks(first.rows, first.format) } else { 1 };
+        let banks =
+            if first.epilogue == Epilogue::Geglu { banks(first.rows, first.format, first.scale) } else { 1 };
         let second = Second { rows: first.columns, format: first.format, scale: first.scale, banks };
         Workload::GemvPair(gemv_pair::Shape { first: first.clone(), second })
     };

@@ -510,7 +510,7 @@ impl Builder<'_> {
             name(self, "down"),
         ];
         let before = Before { stream, scaled: false, norm: true, site: &w.feedforward };
-        let banks = slab::banks(w.down.columns, w.down.format);
+        let banks = slab::banks(w.down.columns, w.down.format, w.down.scale);
         let next = (w.ple_gate.parts.len() == 1).then(|| {
             self.adding(&w.ple_gate, &w.down, Epilogue::Ple, (false, false), w.ple_proj.input, banks)
         });

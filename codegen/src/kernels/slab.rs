@@ -54,10 +54,11 @@ fn is_by_row(scale: &Scale) -> bool {
 }
 
 /// Banks for a matrix whose slabs, hundreds of them, are all that is added to a row: at most 4, as many
-/// as divide its pieces.
-pub fn banks(columns: u32, format: Format) -> u32 {
+/// as divide its pieces. Sums of floats, whose two words whoever adds them must read of every bank, have one.
+pub fn banks(columns: u32, format: Format, scale: Scale) -> u32 {
     let chunks = stride(columns) / format.piece().1.max(1);
-    [4, 2].into_iter().find(|b| chunks.is_multiple_of(*b)).unwrap_or(1)
+    let most: &[u32] = if scale.sums() == Act::Fixed { &[] } else { &[4, 2] };
+    most.iter().copied().find(|b| chunks.is_multiple_of(*b)).unwrap_or(1)
 }
 
 /// How the threads of a workgroup share it.
