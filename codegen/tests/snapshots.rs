@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use wgforge_codegen::{Caps, Target, Workload, shapes};
 
-/// Names the fields of a shape that tell it apart in a snapshot's name.
+/// The first shape of E2B with these fields, paths into its JSON.
 fn matching(kernel: &str, fields: &[(&str, &str)]) -> Workload {
     let wanted = |w: &Workload| {
         let shape: serde_json::Value = serde_json::from_str(&w.shape_json()).expect("JSON");
-        w.kernel() == kernel && fields.iter().all(|(f, v)| shape[*f].to_string().trim_matches('"') == *v)
+        w.kernel() == kernel
+            && fields.iter().all(|(f, v)| {
+                let field = shape.pointer(&format!("/{f}")).unwrap_or(&serde_json::Value::Null);
+                field.to_string().trim_matches('"') == *v
+            })
     };
     shapes::e2b()
         .into_iter()
@@ -43,8 +47,12 @@ const CASES: &[Case] = &[
     ("gemv_pair__plain", &[], 1, false, NATIVE),
     ("gemv_pair__subgroup", &[], 32, true, NATIVE),
     ("gemv_pair__subgroup_web", &[], 32, true, WEB),
-    ("merge_gemv__plain", &[], 1, false, NATIVE),
-    ("merge_gemv__subgroup_web", &[], 32, true, WEB),
+    ("gemv_pair__floats", &[("second/scale", "group"), ("second/format", "i4")], 32, true, NATIVE),
+    ("gemv_pair__floats_plain_web", &[("second/scale", "group"), ("second/format", "i4")], 1, false, WEB),
+    ("merge_gemv__plain", &[("second/scale", "null")], 1, false, NATIVE),
+    ("merge_gemv__subgroup_web", &[("second/scale", "null")], 32, true, WEB),
+    ("merge_gemv__floats", &[("second/scale", "group")], 32, true, NATIVE),
+    ("gemv__adds_floats", &[("norm/y", "fixed")], 32, true, NATIVE),
     ("clear__native", &[], 1, false, NATIVE),
     ("clear__web", &[], 1, false, WEB),
     ("ple_mix__f32", &[("context", "f32"), ("gather", "null")], 1, false, NATIVE),
