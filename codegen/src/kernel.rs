@@ -157,6 +157,16 @@ macro_rules! registry {
                 }
             }
 
+            /// Whether it leaves sums of floats that many workgroups add to, or goes with what does.
+            pub fn sums_floats(&self) -> bool {
+                match self {
+                    Self::GemvPair(s) => s.second.floats(),
+                    Self::MergeGemv(s) => s.second.floats(),
+                    Self::DecodeAttention(s) => s.then.as_ref().is_some_and(|then| then.floats()),
+                    _ => false,
+                }
+            }
+
             /// What computes the same in short contexts, of a workload for long ones.
             pub fn in_short_contexts(&self) -> Option<Self> {
                 match self {

@@ -9,7 +9,8 @@ pub struct Fusion {
     pub attention: bool,
     /// Residual sums and norms, made by every workgroup of the product that reads them.
     pub norms: bool,
-    /// Products with the ones before them, where static grids make sums exact in any order: `down`
+    /// Products with the ones before them, where sums are the same in any order, because static grids make
+    /// them integers or because sums of floats (of weights with group scales) are rounded to such: `down`
     /// with gate and up, the two of the per-layer inputs, and the output projection with the join of
     /// attention's key ranges. Needs `norms`, which add what they leave, and for the last of them
     /// `attention`. The mix of the per-layer inputs then reads their table itself and clears the sums.
