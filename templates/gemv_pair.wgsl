@@ -120,12 +120,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
   workgroupBarrier();
 {%- for i in range(end=d.tiles) %}
-{%- if i + d.early < d.tiles %}
-  // A later tile's weights are on their way while this one is computed.
-{{ <pair_loads tile={i + d.early} rows={c.rows} bands={bands} unroll={d.unroll} lanes={c.lanes}
+  {
+{%- if i >= d.early %}
+{{ <pair_loads tile={i} rows={c.rows} bands={bands} unroll={d.unroll} lanes={c.lanes}
     floats={floats} fields={fields} groups={d.groups} scales={d.scales} /> }}
 {%- endif %}
-  {
 {%- for r in range(end=c.rows) %}
   var acc{{ r }} = {% if floats %}0.0{% else %}0{% endif %};
 {%- endfor %}

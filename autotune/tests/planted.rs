@@ -137,12 +137,15 @@ fn a_split_that_ends_one_key_off_is_refused() {
 #[test]
 fn a_digit_that_is_dropped_is_refused() {
     let Some(device) = common::device() else { return };
-    let workload = product(|s| s.x == Act::F32 && s.format == Format::I4);
-    // The lower one of two, and the middle one of three.
-    for digits in [2, 3] {
-        let wanted = |v: &Variant| matches!(v, Variant::Gemv { config: c, .. } if c.digits == digits);
-        let variant = workload.candidates(device.caps()).into_iter().find(wanted).expect("a candidate");
-        Plant::new(&device, variant).refused("pack4xI8(d1)", "0u * pack4xI8(d1)");
+    let row = product(|s| s.x == Act::F32 && s.scale == Scale::Row);
+    let group = product(|s| s.x == Act::F32 && s.format == Format::I4);
+    for (workload, packed) in [(row, "pack4xI8(d1)"), (group, "pack4xI8(q0.d1)")] {
+        // The lower one of two, and the middle one of three.
+        for digits in [2, 3] {
+            let wanted = |v: &Variant| matches!(v, Variant::Gemv { config: c, .. } if c.digits == digits);
+            let variant = workload.candidates(device.caps()).into_iter().find(wanted).expect("a candidate");
+            Plant::new(&device, variant).refused(packed, &format!("0u * {packed}"));
+        }
     }
 }
 

@@ -115,9 +115,9 @@ fn fixed(words: &[u32], i: usize) -> f32 {
 }
 
 /// Adds `value` to element `i` of [`Act::Fixed`], as a workgroup does.
-#[expect(clippy::cast_possible_truncation, reason = "saturates, as kernels do")]
+#[expect(clippy::cast_possible_truncation, reason = "clamped")]
 pub(crate) fn add_fixed(words: &mut [u32], i: usize, value: f32) {
-    let value = f64::from(value);
+    let value = f64::from(value.clamp(-1_073_741_824.0, 1_073_741_824.0));
     let whole = value.round_ties_even();
     for (at, part) in fixed_words(i).into_iter().zip([((value - whole) * FINE).round(), whole]) {
         words[at] = words[at].cast_signed().wrapping_add(part as i32).cast_unsigned();

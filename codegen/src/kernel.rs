@@ -157,7 +157,7 @@ macro_rules! registry {
                 }
             }
 
-            /// Whether it leaves sums of floats that many workgroups add to, or goes with what does.
+            /// Whether products of floats are joined in it, or in what follows it.
             pub fn sums_floats(&self) -> bool {
                 match self {
                     Self::GemvPair(s) => s.second.floats(),

@@ -281,7 +281,7 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
         let sums = s.scale.sums();
         for (residual, y) in [(true, Act::F32), (true, Act::F16), (true, sums), (false, Act::F32)] {
             let wanted = match y {
-                // Sums of codes are added where there are static grids, and before the head.
+                // Sums of the kind that products with such scales leave.
                 _ if y.is_sum() => s.epilogue != Epilogue::Residual,
                 _ if residual => s.out == y || !matches!(s.epilogue, Epilogue::Store),
                 // Only whole streams, which come from the embedding, want no addition.
@@ -310,7 +310,8 @@ fn normed(products: &[gemv::Shape]) -> Vec<gemv::Shape> {
 fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
     let paired = |s: &&gemv::Shape| matches!(s.epilogue, Epilogue::Geglu | Epilogue::Ple);
     let joined = normed.iter().filter(paired).filter(|s| match s.scale {
-        Scale::Group => s.x == Act::F32 && s.out == Act::F32,
+        // int8 rows of the wider layers are too much for a workgroup of the smallest devices.
+        Scale::Group => s.x == Act::F32 && s.out == Act::F32 && (s.format == Format::I4 || s.rows <= 6144),
         _ => s.x == Act::I8 && s.out == Act::I8,
     });
     let pair = |first: &gemv::Shape| {
@@ -320,6 +321,20 @@ fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
         Workload::GemvPair(gemv_pair::Shape { first: first.clone(), second })
     };
     joined.map(pair).collect()
+}
+
+/// Zeros for sums of floats, two words each and in one bank: by themselves, and where `all` have a mix of
+/// per-layer inputs that reads a table with group scales.
+fn float_zeros(h: u32, layers: u32, all: &[Workload]) -> Vec<Workload> {
+    let zeros = clear::Shape { a: 4 * layers * stride(h), b: 2 * layers * stride(h) };
+    let of_group = |g: &gather::Shape| g.scale == Scale::Group;
+    let mixes = all.iter().filter_map(|w| match w {
+        Workload::PleMix(s) if s.gather.as_ref().is_some_and(of_group) => {
+            Some(Workload::PleMix(ple_mix::Shape { zeros: Some(zeros.clone()), ..s.clone() }))
+        }
+        _ => None,
+    });
+    mixes.chain([Workload::Clear(zeros.clone())]).collect()
 }
 
 /// Every kernel at the shapes of Gemma 4 E2B, in all formats.
@@ -336,6 +351,7 @@ pub fn e2b() -> Vec<Workload> {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
     }
+    all.extend(float_zeros(1536, 35, &all));
     all.dedup();
     all
 }
@@ -365,5 +381,6 @@ pub fn odd() -> Vec<Workload> {
         all.push(Workload::Gemv(s.clone()));
         all.push(Workload::Gemm(s));
     }
+    all.extend(float_zeros(150, 3, &all));
     all
 }

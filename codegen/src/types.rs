@@ -37,7 +37,8 @@ pub enum Act {
     /// Sum of floats that many workgroups add to, the same in any order: two 32-bit integers, the
     /// first of 2^-23, the second of ones, which few additions reach. Of each 64 elements the first
     /// words lie side by side, then the second ones. What is rounded off is far below the epsilon of
-    /// the norms, which alone read it, as they do [`Self::I32`].
+    /// the norms, which alone read it, as they do [`Self::I32`]. Sums of 2^31 and more are lost, and so is
+    /// what is no number.
     Fixed,
 }
 

@@ -38,9 +38,6 @@ pub(crate) const RING: u32 = 64;
 /// configured for long ones. Plans are made again when a cache grows, so no token asks.
 pub(crate) const SHORT: u32 = 4096;
 
-/// Most that [`slab::banks`] gives.
-const MOST_BANKS: u32 = 4;
-
 /// The KV cache of a layer that owns one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cache {
@@ -244,7 +241,7 @@ impl Builder<'_> {
             Sums::Ple => (0, 2 * i + 1),
         };
         self.summing = true;
-        let room = self.sum_row() * if buffer == 1 { u64::from(MOST_BANKS) } else { 1 };
+        let room = self.sum_row() * if buffer == 1 { self.most_banks() } else { 1 };
         Ok(self.all_sums().await?[buffer].part(room * row as u64, second.sum_bytes()))
     }
 
@@ -256,11 +253,17 @@ impl Builder<'_> {
         act.row_bytes(u(self.config.hidden))
     }
 
+    /// Banks that the feed-forward blocks' sums have at most.
+    fn most_banks(&self) -> u64 {
+        let banks = |w: &Layer| u64::from(slab::banks(w.down.columns, w.down.format, w.down.scale));
+        self.weights.layers.iter().map(banks).max().unwrap_or(1)
+    }
+
     async fn all_sums(&mut self) -> Result<[View; 2]> {
         let (row, layers) = (self.sum_row(), self.config.num_layers() as u64);
         Ok([
             self.named("sums_a", 2 * layers * row).await?,
-            self.named("sums_b", u64::from(MOST_BANKS) * layers * row).await?,
+            self.named("sums_b", self.most_banks() * layers * row).await?,
         ])
     }
 

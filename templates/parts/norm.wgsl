@@ -109,8 +109,8 @@ fn y_at(i: u32) -> vec4<f32> {
 // Sums of floats: 2^-23 and, 16 quads later, ones.
 fn y_at(i: u32) -> vec4<f32> {
   let at = i / 16u * 32u + i % 16u;
-  let fine = {% for k in range(end=banks) %}{% if k > 0 %} + {% endif %}y[at{% if k > 0 %} + {{ 2 * k * quads }}u{% endif %}]{% endfor %};
-  let whole = {% for k in range(end=banks) %}{% if k > 0 %} + {% endif %}y[at + {{ 2 * k * quads + 16 }}u]{% endfor %};
+  let fine = y[at];
+  let whole = y[at + 16u];
   return vec4<f32>(whole) + vec4<f32>(fine) / 8388608.0;
 }
 {%- else -%}

@@ -110,11 +110,11 @@ pub struct Config {
     pub tiles: u32,
     /// A workgroup reads `x` once into its memory instead of each group of lanes from the cache.
     pub shared: bool,
-    /// int8 digits that a float activation is split into (2: 15 bits, 3: 23 bits of the vector's
-    /// largest magnitude), so that products with integer weights are integer dot products; 1:
-    /// products are float. Only for float activations on integer weights. The digits are kept in
-    /// workgroup memory, so `x` is not as well. With group scales what counts as the vector's largest
-    /// is the largest of the columns of a piece.
+    /// int8 digits that a float activation is split into (2: 15 bits, 3: 23 bits of the largest
+    /// magnitude), so that products with integer weights are integer dot products; 1: products are
+    /// float. Only for float activations on integer weights. What counts as the largest is that of the
+    /// vector or, with group scales, of the columns of a piece. The digits are kept in workgroup
+    /// memory (but see `own`), so `x` is not as well.
     pub digits: u32,
     /// Each lane splits the part of `x` that it needs by itself, in registers, and nobody waits for
     /// others: where several groups of lanes share a row of `x`, each does it again. Only for digits
@@ -220,6 +220,7 @@ impl Shape {
                 self.columns
             );
             require!(n.residual || !n.scaled, "only a residual sum can be scaled");
+            require!(n.banks == 1 || n.y == Act::I32, "only sums of codes lie in banks");
         }
         let floats = self.out == Act::F32 && self.epilogue != Epilogue::Geglu;
         require!(
@@ -811,10 +812,7 @@ impl Shape {
                 let banks = self.norm.as_ref().map_or(1, |n| n.banks);
                 (0..banks * row).map(|i| sum(i % row).cast_unsigned()).collect()
             }
-            "y" => {
-                let (y, banks) = self.norm.as_ref().map_or((Act::F32, 1), |n| (n.y, n.banks));
-                d.rows(banks, self.columns, y, scale)
-            }
+            "y" => d.rows(1, self.columns, self.norm.as_ref().map_or(Act::F32, |n| n.y), scale),
             "site" => {
                 let by = |scale: f32, words: Vec<u32>| {
                     words.into_iter().map(move |w| (f32::from_bits(w) * scale).to_bits())

@@ -2,8 +2,8 @@
 //! second: the feed-forward block, or the per-layer gate and its projection.
 //!
 //! A workgroup computes some results of the first product as [`super::gemv`] does, norms included,
-//! and keeps them as codes, or without static grids as digits; then it multiplies the columns of the second matrix that meet them, all
-//! rows of it, and adds what comes out to sums that all workgroups share ([`super::slab`]). So the
+//! and keeps them as codes, or without static grids as digits; then it multiplies the columns of the
+//! second matrix that meet them, all rows of it, and adds what comes out to sums that all workgroups share ([`super::slab`]). So the
 //! second product needs no dispatch of its own, which on a fast GPU costs more than its weights.
 
 use serde::{Deserialize, Serialize};
@@ -195,9 +195,9 @@ impl Kernel for GemvPair {
         let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
         let most = s.second.chunks(s.first.rows);
         // About a hundred workgroups.
-        let pieces = [1, 2, 3, 4, 6, 8, 12, 16, 24];
-        let pieces = pieces.into_iter().filter(|p| most.is_multiple_of(*p));
-        let pieces = pieces.clone().find(|p| most / p <= 128).or(pieces.max()).unwrap_or(1);
+        let widths = [1, 2, 3, 4, 6, 8, 12, 16, 24];
+        let widths = widths.into_iter().filter(|p| most.is_multiple_of(*p));
+        let pieces = widths.clone().find(|p| most / p <= 128).or(widths.clone().max()).unwrap_or(1);
         // A power of two that divides the pieces of a row.
         let widest = chunks & chunks.wrapping_neg();
         let make = |wg: u32, lanes: u32, second: When| {
@@ -209,12 +209,12 @@ impl Kernel for GemvPair {
         };
         let early = [make(256, 32, When::Start), make(256, 32, When::Norms)];
         let late = [32, 16, 64].map(|lanes| make(256, lanes, When::Results));
-        early.into_iter().chain(late).find(|c| Self::why_not(s, c, caps).is_none()).unwrap_or(Config {
-            sg: 1,
-            pieces: 1,
-            split: 1,
-            ..make(256, 16, When::Results)
-        })
+        // The narrowest slabs take the least memory.
+        let narrow =
+            |lanes: u32, pieces: u32| Config { sg: 1, pieces, split: 1, ..make(256, lanes, When::Results) };
+        let narrow_ones = widths.flat_map(|pieces| [16, 32, 64].map(|lanes| narrow(lanes, pieces)));
+        let all = early.into_iter().chain(late).chain(narrow_ones);
+        all.into_iter().find(|c| Self::why_not(s, c, caps).is_none()).unwrap_or(narrow(16, 1))
     }
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
@@ -260,11 +260,6 @@ impl Kernel for GemvPair {
             "{} workgroups exceed the device's grid",
             most / c.pieces
         );
-        require!(
-            !s.second.floats() || most / c.pieces < 1 << 9,
-            "{} workgroups could overflow what they add to (at most 511)",
-            most / c.pieces
-        );
         require!(c.sg > 0 && c.sg.is_power_of_two(), "{} shuffled lanes are no power of two", c.sg);
         let l = Layout::of(s, c);
         require!(
@@ -295,7 +290,9 @@ impl Kernel for GemvPair {
                     && c.sg == caps.subgroup_max,
             "subgroupAdd needs subgroups of one known size, whole on a row"
         );
-        if let Some(reason) = l.share.why_not() {
+        if let Some(reason) =
+            l.share.why_not().or_else(|| s.second.overflows(l.share.additions(most / c.pieces)))
+        {
             return Some(reason);
         }
         require!(

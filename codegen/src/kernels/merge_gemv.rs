@@ -109,7 +109,6 @@ impl Kernel for MergeGemv {
         let m = &s.merge;
         let needed = if s.second.floats() { Act::F32 } else { Act::I8 };
         require!(m.out == needed, "the product needs {needed:?}, not {:?}", m.out);
-        require!(m.heads < 1 << 9, "{} heads could overflow what they add to (at most 511)", m.heads);
         require!(s.second.banks == 1, "the heads, a few, add to one bank of sums");
         require!(m.dim > 0 && m.dim.is_multiple_of(4), "a head of {} elements is not a multiple of 4", m.dim);
         require!((1..=64).contains(&m.splits), "{} key ranges are not 1 to 64", m.splits);
@@ -137,7 +136,8 @@ impl Kernel for MergeGemv {
         require!(own <= 16, "{own} ranges a thread would not stay in registers (at most 16)");
         let groups = m.heads * c.ranges;
         require!(groups <= caps.max_groups, "{groups} workgroups exceed the device's grid");
-        if let Some(reason) = share(s, c).why_not() {
+        let additions = share(s, c).additions(m.heads);
+        if let Some(reason) = share(s, c).why_not().or_else(|| s.second.overflows(additions)) {
             return Some(reason);
         }
         let sums = if c.wg > quads(s) { u64::from(c.wg) * 16 } else { 0 };

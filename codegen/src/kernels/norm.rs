@@ -39,7 +39,7 @@ pub struct Shape {
     pub out: Option<Act>,
     /// Added to the mean of squares.
     pub eps: f64,
-    /// Rows of `y` that are added up where it holds sums of many workgroups ([`super::slab::Second::banks`]).
+    /// Rows of `y` that are added up where it holds sums of codes ([`super::slab::Second::banks`]).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub banks: u32,
 }
@@ -114,7 +114,7 @@ impl Kernel for Norm {
 
     fn why_not(s: &Shape, c: &Config, caps: &Caps) -> Option<Reason> {
         require!(s.width > 0, "the width is zero");
-        require!(s.banks == 1, "only sums of many workgroups lie in banks");
+        require!(s.banks == 1, "only sums of codes lie in banks");
         require!(!s.y.is_sum() && s.out.is_none_or(|out| !out.is_sum()), "{NO_SUMS}");
         require!(s.residual || !s.scaled, "only a residual sum can be scaled");
         require!(s.residual || s.out.is_some(), "nothing would be stored");
@@ -233,9 +233,7 @@ pub(crate) fn prologue(n: &Shape, io: &mut Io<'_>) -> Vec<u32> {
             let grid = io.f32("site", 2 * row + 1);
             scales.iter().enumerate().map(|(c, scale)| io::srq(sum(c) as f32 * scale, grid)).collect()
         } else {
-            let bank = |bank: u32| io.row("y", n.y, bank as usize * row, width, 1.0);
-            let add = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
-            (1..n.banks).map(bank).fold(bank(0), add)
+            io.row("y", n.y, 0, width, 1.0)
         };
         let post = io.row("site", Act::F32, 0, width, 1.0);
         let scalar = if n.scaled { io.f32("site", 2 * row) } else { 1.0 };

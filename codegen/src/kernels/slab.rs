@@ -98,6 +98,11 @@ impl Share {
         self.sg > 1 && self.split < 4
     }
 
+    /// Most additions to one sum that `workgroups` make: what shuffles do not combine is added apart.
+    pub(crate) fn additions(self, workgroups: u32) -> u32 {
+        workgroups.saturating_mul(self.split / self.shuffled().max(1))
+    }
+
     /// Bytes of workgroup memory for that.
     pub(crate) fn bytes(self) -> u64 {
         if self.gathered() { 16 * u64::from(self.quads) } else { 0 }
@@ -152,6 +157,15 @@ impl Second {
         stride(columns) / self.format.piece().1
     }
 
+    /// Why so many additions to one sum of floats could overflow its first word, each of at most 2^22.
+    pub(crate) fn overflows(&self, additions: u32) -> Option<Reason> {
+        require!(
+            !self.floats() || additions < 1 << 9,
+            "{additions} additions could overflow a sum (at most 511)"
+        );
+        None
+    }
+
     /// Whether it multiplies floats.
     pub(crate) fn floats(&self) -> bool {
         self.scale == Scale::Group
@@ -192,6 +206,7 @@ impl Second {
             "{} banks do not share {columns} columns",
             self.banks
         );
+        require!(!self.floats() || self.banks == 1, "sums of floats lie in one bank");
         require!(columns <= 1 << 16, "{columns} columns could overflow the 32-bit sum (at most 65536)");
         let bytes = self.weight_bytes(columns);
         require!(
@@ -205,14 +220,11 @@ impl Second {
     /// Adds the products with `values` to `out`, as floats.
     pub(crate) fn reference_floats(&self, values: &[f32], io: &mut Io<'_>) {
         let columns = io::word(values.len());
-        let (stride, range) = (stride(self.rows) as usize, (stride(columns) / self.banks) as usize);
         let scales = (scales_behind(self.matrix_bytes(columns)) / 4) as usize;
         for r in 0..self.rows as usize {
             let w2 = io.words("w2");
             let row = io::weight_row(w2, &w2[scales..], self.format, self.scale, r, values.len(), true);
-            for (bank, (x, w)) in values.chunks(range).zip(row.chunks(range)).enumerate() {
-                io::add_fixed(io.words_mut("out"), bank * stride + r, io::dot(x, w));
-            }
+            io::add_fixed(io.words_mut("out"), r, io::dot(values, &row));
         }
     }
 
@@ -250,7 +262,8 @@ impl Second {
                 }
                 words
             }
-            // Sums others have begun.
+            // Sums others have begun; of floats ones that do not hide what is added.
+            _ if self.floats() => d.rows(1, self.rows, Act::Fixed, 1.0),
             _ => (0..self.sum_bytes() / 4).map(|_| d.rng.below(1000)).collect(),
         }
     }

@@ -137,8 +137,8 @@ impl Kernels {
     /// Whether a plan has `joined` in place of what ends in `apart`: where the closest database that
     /// has either has it, for a tuner keeps it only where whole tokens gained. Where none does, a
     /// GPU's plan has it: there the dispatches that it saves nearly always cost more than what it
-    /// computes twice. In software they cost little, so the defaults of a class, which are for GPUs,
-    /// say nothing.
+    /// computes twice. (Not so products of floats, see docs/rejected.md.) In software they cost little,
+    /// so the defaults of a class, which are for GPUs, say nothing.
     pub(crate) fn joins(&self, joined: &Workload, apart: &Workload) -> bool {
         if self.software {
             return self.rank(joined) == Some(0) && !self.source.starts_with("generic-");
@@ -147,7 +147,6 @@ impl Kernels {
             (Some(joined), Some(apart)) => joined <= apart,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            // Untuned, products of floats are faster apart (on an H100 295 tokens/s for 225).
             (None, None) => !joined.sums_floats() && self.choose(joined.clone()).is_ok(),
         }
     }
