@@ -289,16 +289,16 @@ fn scales_that_do_not_fit_beside_their_weights_keep_products_apart() {
     let golden = Golden::open(&dir);
     let options = Options { weights: WeightMode::Int4, ..f32_options() };
     // Gate and up: 60 KiB of weights, and 7.5 KiB of scales.
-    let narrow = Options { binding_limit: Some(64 << 10), ..options.clone() };
+    let narrow = Options { binding_limit: Some(64 << 10), ..options };
     let Some(mut model) = load(&dir, true, &narrow) else { return };
     let Some(mut whole) = load(&dir, true, &options) else { return };
-    let mut run = |model: &mut wgforge_model::Model| {
+    let run = |model: &mut wgforge_model::Model| {
         model.set_fusion(Some(Fusion::ALL));
         pollster::block_on(model.logits(&golden.tokens[..8], true)).expect("logits")
     };
     let worst = max_abs(&run(&mut model), &run(&mut whole));
     assert!(worst <= 1e-3, "{worst} apart");
-    let mut pairs = |model: &mut wgforge_model::Model| {
+    let pairs = |model: &mut wgforge_model::Model| {
         let listed = pollster::block_on(model.workloads()).expect("its workloads");
         listed.iter().filter(|w| matches!(w, Workload::GemvPair(_))).count()
     };
