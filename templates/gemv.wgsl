@@ -65,10 +65,7 @@ var<workgroup> xs: array<{{ codes }}, {{ c.digits * d.chunks }}>;
 var<workgroup> units: array<f32, CHUNKS>;
 {%- endif %}
 {{ <digit_values digits={c.digits} /> }}
-fn largest_of(v: vec4<f32>) -> f32 {
-  let a = abs(v);
-  return max(max(a.x, a.y), max(a.z, a.w));
-}
+{{ <largest_of /> }}
 // What is smaller yet would have no reciprocal.
 fn inverse_of(largest: f32) -> f32 { return select(0.0, {{ d.digit_top }}.0 / largest, largest > 1e-30); }
 {%- if s.norm %}

@@ -448,13 +448,12 @@ impl Builder<'_> {
             let out = if second.input.is_int() { second.input } else { Act::F32 };
             let first_shape = self.product_shape(first, part, epilogue, Some(norm), out);
             let weights = (part.joined(first.scale), second.parts[0].joined(second.scale));
-            let place = then.clone();
-            let shape = gemv_pair::Shape { first: first_shape, second: then };
+            let shape = gemv_pair::Shape { first: first_shape, second: then.clone() };
             let apart = self.product_shape(second, &second.parts[0], Epilogue::Store, None, self.act);
             let joined = Workload::GemvPair(shape);
             if self.joins(|f| f.products, &joined, &Workload::Gemv(apart)) {
                 let Residual { x, sum, mut bound } = self.residual(before.stream, &sum_name).await?;
-                let sums = self.sums_of(layer, which, &place).await?;
+                let sums = self.sums_of(layer, which, &then).await?;
                 bound.extend([("site", before.site.all), ("w", weights.0), ("out", sums)]);
                 bound.push(("w2", weights.1));
                 bound.extend(aux.map(|v| ("aux", v)));

@@ -2,10 +2,7 @@
     balanced digits of -128 to 127: 15 bits of `largest`, which is at least each magnitude. -#}
 {% component digits_of() -%}
 struct Digits { words: vec2<u32>, unit: f32 }
-fn largest_of(v: vec4<f32>) -> f32 {
-  let a = abs(v);
-  return max(max(a.x, a.y), max(a.z, a.w));
-}
+{{ <largest_of /> }}
 fn digits_of(v: vec4<f32>, largest: f32) -> Digits {
   // What is smaller yet would have no reciprocal.
   let q = vec4<i32>(round(v * select(0.0, 32512.0 / largest, largest > 1e-30)));
@@ -13,6 +10,14 @@ fn digits_of(v: vec4<f32>, largest: f32) -> Digits {
   return Digits(vec2<u32>(pack4xI8((q - low) >> vec4<u32>(8u)), pack4xI8(low)), largest / 32512.0);
 }
 {%- endcomponent digits_of %}
+
+{#- The largest magnitude of a quad. -#}
+{% component largest_of() -%}
+fn largest_of(v: vec4<f32>) -> f32 {
+  let a = abs(v);
+  return max(max(a.x, a.y), max(a.z, a.w));
+}
+{%- endcomponent largest_of %}
 
 {#- `largest0`, `largest1`, …: the largest magnitude of the `fields` quads that a piece of integer weights meets, of
     which neighbouring threads have one each, in x0, x1, …; by shuffles where subgroups span them. -#}

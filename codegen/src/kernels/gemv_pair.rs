@@ -3,7 +3,8 @@
 //!
 //! A workgroup computes some results of the first product as [`super::gemv`] does, norms included,
 //! and keeps them as codes, or without static grids as digits; then it multiplies the columns of the
-//! second matrix that meet them, all rows of it, and adds what comes out to sums that all workgroups share ([`super::slab`]). So the
+//! second matrix that meet them, all rows of it, and adds what comes out to sums that all workgroups
+//! share ([`super::slab`]). So the
 //! second product needs no dispatch of its own, which on a fast GPU costs more than its weights.
 
 use serde::{Deserialize, Serialize};
