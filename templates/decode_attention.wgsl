@@ -1,7 +1,8 @@
 {#- Attention of one token from its row of q/k/v: norms and rotation of its heads, the append to the
     KV cache, and online softmax over one of `splits` key ranges. A workgroup takes `heads` query
     heads of one KV head and one range. The token's own key and value never come from the cache:
-    whoever's range holds them computes them, and one workgroup a KV head stores them;
+    whoever's range holds them computes them, and one workgroup a KV head stores them. Where it
+    `projects`, the ranges' workgroups wait for each other and go on to the output projection;
     see codegen/src/kernels/decode_attention.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
 {{ <step binding={b.run} /> }}
@@ -17,7 +18,14 @@
 {{ <input name="k" binding={b.k} ty={s.kv} native={c.f16} /> }}
 {{ <input name="v" binding={b.v} ty={s.kv} native={c.f16} /> }}
 {%- endif %}
-{% if d.partial == 1 -%}
+{% if d.projects == 1 -%}
+{%- if d.slab_floats == 0 %}
+@group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
+{%- endif %}
+{{ <exchange_memory binding={b.exchange} dim={s.dim} splits={c.splits} wg={c.wg} groups={d.groups} /> }}
+{{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces}
+    quads={d.slab_quads} gathered={d.slab_gathered} floats={d.slab_floats} /> }}
+{%- elif d.partial == 1 -%}
 // Per (head, split): dim/4 quads of the unnormalised sum, then (maximum, sum, 0, 0).
 @group(0) @binding({{ b.partials }}) var<storage, read_write> partials: array<vec4<f32>>;
 {%- else -%}
@@ -79,6 +87,9 @@ fn place(position: u32, kv_head: u32) -> u32 {
 
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+{%- if d.projects == 1 %}
+  if (t == 0u) { epoch = take_ticket(wid.x == 0u && wid.y == 0u, {{ s.heads * c.splits }}u); }
+{%- endif %}
   let position = run.position;
   let first_head = wid.x * HEADS;
   let kv_head = wid.x / {{ d.sharers }}u;
@@ -87,9 +98,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- else %}
   let begin_all = 0u;
 {%- endif %}
+{%- if d.projects == 1 %}
+  // Its own range first; then those, one by one, that others have not computed in good time.
+  var split = wid.y;
+  var patience = PATIENCE;
+  loop {
+  if (t == 0u) { atomicStore(&late, SPLITS); }
+{%- endif %}
 {%- if c.splits > 1 %}
   let span = (position + 1u - begin_all + {{ c.splits - 1 }}u) / {{ c.splits }}u;
-  let begin = begin_all + wid.y * span;
+  let begin = begin_all + {% if d.projects == 1 %}split{% else %}wid.y{% endif %} * span;
   let end = min(begin + span, position + 1u);
 {%- else %}
   let begin = begin_all;
@@ -363,6 +381,27 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}{% endfor %}
   }
 {%- endif %}
+{%- if d.projects == 1 %}
+  if (group == 0u) { publish(wid.x * SPLITS + split, own, o0_0, vec2<f32>(top0, sum0)); }
+{{ <slab_loads wg={c.wg} split={c.project} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine} chunks={d.slab_chunks}
+    floats={d.slab_floats} fields={d.slab_fields} groups={d.slab_groups} scales={d.slab_scales}
+    quad0={"wid.y * " ~ d.slab_quads ~ "u"} piece0={"wid.x * " ~ d.slab_pieces ~ "u"} /> }}
+  let grid = {% if d.slab_floats == 1 %}0.0{% else %}grids[0]{% endif %};
+{{ <exchange_wait splits={c.splits} groups={d.groups} own={d.ranges} /> }}
+  let missing = workgroupUniformLoad(&late);
+  if (missing == SPLITS) {
+    {{ <exchange_join splits={c.splits} groups={d.groups} own={d.ranges} /> }}
+    if (group == 0u) { put_hs(own, o / mass, grid); }
+    workgroupBarrier();
+{{ <slab_sums wg={c.wg} split={c.project} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
+    bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} gathered={d.slab_gathered} floats={d.slab_floats}
+    quad0={"wid.y * " ~ d.slab_quads ~ "u"} /> }}
+    break;
+  }
+  split = missing;
+  patience = 1u;
+  }
+{%- else %}
 {%- if d.groups > 1 %}
   if (group > 0u) { return; }
 {%- endif %}
@@ -381,6 +420,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endfor %}
 {%- endif %}
 {%- endfor %}
+{%- endif %}
 }
 
 {#- Loads a thread's share of the tile of keys at `at`: `per` rows, `step` rows apart. The last key

@@ -162,18 +162,21 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// Uploads `case`, a call of `plain`, and copies it on the device.
+    /// Uploads `case`, a call of `plain`, with what only some of `variants` read, and copies it on the device.
     pub(crate) async fn new(
         device: &Device,
         clock: Clock,
         rotation: &mut Rotation,
         plain: &Variant,
         case: &Case,
+        variants: &[Variant],
     ) -> Result<Self> {
         let align = u64::from(device.caps().storage_align.max(16));
         let written = plain.written();
+        let others = inputs_of_others(plain, case, variants);
+        let of_plain = plain.bindings().into_iter().zip(&case.buffers).filter(|(n, _)| !written.contains(n));
         let read: Vec<(&'static str, &Vec<u32>)> =
-            plain.bindings().into_iter().zip(&case.buffers).filter(|(n, _)| !written.contains(n)).collect();
+            of_plain.chain(others.iter().map(|(name, words)| (*name, words))).collect();
         let size = |words: &Vec<u32>| (words.len() as u64 * 4).next_multiple_of(align);
         let set: u64 = read.iter().map(|(_, w)| size(w)).sum();
         let cpu = device.report().device_type == "cpu";
@@ -242,8 +245,12 @@ impl Track {
             if known.is_some_and(|n| self.inputs.contains_key(n)) {
                 continue;
             }
-            let own = if variant.followers().is_empty() { 0 } else { self.bytes_of(variant, name) };
-            let bytes = own.max(self.sizes.get(name).copied().unwrap_or(0));
+            let known = self.sizes.get(name).copied();
+            let own = match known {
+                Some(_) if variant.followers().is_empty() => 0,
+                _ => self.bytes_of(variant, name),
+            };
+            let bytes = own.max(known.unwrap_or(0));
             all.insert(name.to_owned(), self.output(name, bytes).await?);
         }
         Ok(all)
@@ -318,6 +325,24 @@ impl Track {
         }
         Ok(best)
     }
+}
+
+/// What variants read that `plain`, whose call is `case`, has no binding for.
+fn inputs_of_others(plain: &Variant, case: &Case, variants: &[Variant]) -> Vec<(&'static str, Vec<u32>)> {
+    let known = plain.bindings();
+    let mut others: Vec<(&'static str, Vec<u32>)> = Vec::new();
+    for variant in variants {
+        let written = variant.written();
+        for name in variant.bindings() {
+            let new = !known.contains(&name) && !written.contains(&name);
+            if new && !others.iter().any(|(n, _)| *n == name) {
+                let (inputs, tokens, position) = (Inputs::Random, case.tokens, case.position);
+                let mut draw = Draw { rng: Rng::new(0), inputs, tokens, position };
+                others.push((name, variant.draw(name, &mut draw)));
+            }
+        }
+    }
+    others
 }
 
 impl Rotation {

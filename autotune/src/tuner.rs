@@ -361,7 +361,8 @@ impl Tuner<'_> {
         let plain = crate::prove::plain(&choices.variants[0]);
         let cost = choices.variants[choices.generic].cost(call.tokens, call.position);
         let bound_us = self.roofline.bound_us(&cost);
-        let track = Track::new(self.device, self.clock, &mut self.rotation, &plain, &material.timed).await?;
+        let (timed, all) = (&material.timed, &choices.variants[..]);
+        let track = Track::new(self.device, self.clock, &mut self.rotation, &plain, timed, all).await?;
         let deadline = (Instant::now() + slice).min(self.end);
         let mut bench =
             Bench::new(self.device, &self.keeper, &choices, material, track, deadline, self.stop, observer);

@@ -13,7 +13,7 @@ pub(crate) use choice::Logits;
 use std::collections::HashMap;
 
 use wgforge_codegen::{
-    Workload,
+    Variant, Workload,
     kernels::{
         attention, clear, decode_attention,
         gemv::{self, Epilogue},
@@ -669,7 +669,14 @@ impl Builder<'_> {
         workload: Workload,
         mut bound: Vec<(&'static str, View)>,
     ) -> Result<()> {
-        let behind = self.backend.choose(workload.clone())?.followers();
+        let variant = self.backend.choose(workload.clone())?;
+        if let Variant::DecodeAttention { shape, config } = &variant
+            && config.project.is_some()
+        {
+            let n = self.of_layer(i, "exchange");
+            bound.push(("exchange", self.named(&n, shape.exchange_bytes(config)).await?));
+        }
+        let behind = variant.followers();
         for merge in &behind {
             let shape = match merge {
                 Workload::AttentionMerge(shape) => Some(shape),

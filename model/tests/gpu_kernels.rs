@@ -191,3 +191,41 @@ fn joined_decode_attention_agrees_with_the_reference_at_all_depths() {
     // As many as no period of the shapes: each kind meets each position.
     check(&workloads, 1, &[0, 5, 32, 40, 300, 33, 1030]);
 }
+
+/// Key ranges whose workgroups exchange what they have and multiply the output projection. Five tokens in turn
+/// on the same notes, which nobody clears: whatever a workgroup finds there is of the token before, of this one, or
+/// not there yet, and where workgroups do not run side by side it computes it itself.
+#[test]
+fn projecting_decode_attention_agrees_token_after_token() {
+    let Some(device) = common::device() else { return };
+    let ties = halves_are_exact(&device);
+    let projecting = |w: &Workload| {
+        let all = w.candidates(device.caps()).into_iter();
+        let picked: Vec<Variant> = all.filter(|v| v.bindings().contains(&"exchange")).collect();
+        let step = picked.len().div_ceil(2).max(1);
+        picked.into_iter().step_by(step).collect::<Vec<_>>()
+    };
+    let workloads = [shapes::odd(), shapes::e2b()].concat();
+    let mut count = 0;
+    for variant in workloads.iter().flat_map(projecting) {
+        let at = variant.bindings().iter().position(|n| *n == "exchange").expect("it was picked for that");
+        let mut notes: Option<Vec<u32>> = None;
+        let kinds = Inputs::ALL.into_iter().filter(|kind| ties || *kind != Inputs::Ties).cycle();
+        for (inputs, position) in kinds.zip([0, 300, 5, 40, 530]) {
+            let mut case = Case::draw(&variant, inputs, 1, position, u64::from(position));
+            if let Some(notes) = notes.take() {
+                case.buffers[at] = notes;
+            }
+            let mut got = run(&device, &variant, &case);
+            if let Err(e) = case.compare(&variant, &case.expected(&variant), &got) {
+                let (shape, config) = (variant.workload().shape_json(), variant.config_json());
+                panic!("{shape} {config} {inputs:?} at {position}: {e}");
+            }
+            assert_ne!(got[at], case.buffers[at], "nobody took a ticket");
+            notes = Some(got.swap_remove(at));
+            count += 1;
+        }
+    }
+    assert!(count > 0 || !device.caps().subgroups, "nothing was checked");
+    println!("{count} cases on {}", device.report().name);
+}

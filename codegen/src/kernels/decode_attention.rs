@@ -4,6 +4,13 @@
 //! Every workgroup normalises and rotates its query heads anew, which costs less than a dispatch.
 //! The token's own key and value take part as they were computed, in f32, and are never read back:
 //! the one workgroup a KV head that stores them may be later than those that need them.
+//!
+//! A head's key ranges are joined by the dispatch behind, or here: then its workgroups exchange their sums,
+//! wait for each other and multiply the output projection ([`Config::project`]), which saves that dispatch
+//! where they run side by side. WebGPU does not promise that they do, nor an order in which what one stores
+//! is seen by others. Nothing here counts on either: what is exchanged are atomic words that say by themselves
+//! which dispatch they are of, and a workgroup that has waited too long computes what is missing.
+//! `templates/parts/exchange.wgsl` has that part.
 
 use std::ops::Range;
 
@@ -13,7 +20,7 @@ use super::{
     NO_SUMS,
     attention::{attend, generic_splits, key_range},
     attention_merge, common_why_not, f16_choices, merge_gemv, rope, row_why_not, shuffle_choices,
-    slab::Second,
+    slab::{Second, Share},
 };
 use crate::{
     Arithmetic, Caps, Cost, Reason, Workload,
@@ -91,7 +98,14 @@ pub struct Config {
     pub sg: u32,
     /// Reads and writes f16 by WGSL's type instead of packed words.
     pub f16: bool,
+    /// Multiplies the output projection ([`Shape::then`]) in this dispatch, each workgroup of a head some of
+    /// its rows, with so many threads sharing four of them. `None`: that is left to the dispatch behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
 }
+
+/// Dispatches are told apart by tickets, of which each takes so many.
+const TICKETS: u32 = 4096;
 
 impl Shape {
     /// Heads of `qkv`.
@@ -108,8 +122,35 @@ impl Shape {
     }
 
     /// Whether key ranges are left to others to join.
-    fn parts(&self, splits: u32) -> bool {
-        splits > 1 || self.then.is_some()
+    fn parts(&self, c: &Config) -> bool {
+        c.project.is_none() && (c.splits > 1 || self.then.is_some())
+    }
+
+    /// The product that a configuration multiplies itself, and how its threads share it.
+    fn projects(&self, c: &Config) -> Option<(&Second, Share)> {
+        let (second, split) = (self.then.as_ref()?, c.project?);
+        let pieces = self.dim / second.format.piece().1.max(1);
+        Some((second, Share { wg: c.wg, quads: second.quads() / c.splits.max(1), pieces, split, sg: c.sg }))
+    }
+
+    /// Bytes of workgroup memory that projecting takes.
+    fn exchanging_bytes(&self, c: &Config) -> u64 {
+        let Some((second, share)) = self.projects(c) else { return 0 };
+        let of = |n: u32| u64::from(n);
+        let groups = c.wg / (self.dim / 4);
+        let joined = if groups > 1 { 16 * of(c.wg) + 4 * of(groups) } else { 0 };
+        8 + 8 * of(c.splits) + joined + second.input_bytes(self.dim / 4) + share.bytes()
+    }
+
+    fn columns(&self) -> u32 {
+        self.heads * self.dim
+    }
+
+    /// Bytes of `exchange`, zeros before its first use: what the key ranges' workgroups tell each other under
+    /// a configuration that projects; 0 under others.
+    pub fn exchange_bytes(&self, c: &Config) -> u64 {
+        let words = 64 + u64::from(self.heads * c.splits) * u64::from(self.dim + 32);
+        if c.project.is_some() { 4 * words } else { 0 }
     }
 
     /// Bytes of `partials`: `[head][split]` of `dim + 4` f32, as [`attention_merge`] reads them.
@@ -185,9 +226,15 @@ impl Kernel for DecodeAttention {
     type Config = Config;
 
     fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
-        // Eight at most, hence one binding for both norms.
+        // Eight at most, hence one binding for both norms; ten where it projects.
         let mut names = vec!["run", "qkv", "norms", "angles", "k", "v"];
-        if s.parts(c.splits) {
+        if c.project.is_some() {
+            names.push("exchange");
+            if s.out.is_int() {
+                names.push("grids");
+            }
+            names.extend(["w2", "out"]);
+        } else if s.parts(c) {
             names.push("partials");
         } else {
             if s.out.is_int() {
@@ -202,7 +249,7 @@ impl Kernel for DecodeAttention {
         let mut all = Vec::new();
         let group = s.heads / s.kv_heads.max(1);
         let f16s = if s.any_f16() { f16_choices(caps) } else { vec![false] };
-        for wg in [32, 64, 128, 256] {
+        for wg in [32, 64, 128, 256, 512] {
             for heads in (1..=group.min(8)).filter(|h| group.is_multiple_of(*h)) {
                 for splits in [1, 8, 16, 32, 64] {
                     for keys in [8, 16, 32, 64] {
@@ -210,9 +257,18 @@ impl Kernel for DecodeAttention {
                             for values_ahead in [true, false] {
                                 for sg in shuffle_choices(caps) {
                                     for &f16 in &f16s {
-                                        let c =
-                                            Config { wg, heads, splits, keys, lanes, values_ahead, sg, f16 };
-                                        all.push(c);
+                                        let project = None;
+                                        all.push(Config {
+                                            wg,
+                                            heads,
+                                            splits,
+                                            keys,
+                                            lanes,
+                                            values_ahead,
+                                            sg,
+                                            f16,
+                                            project,
+                                        });
                                     }
                                 }
                             }
@@ -221,11 +277,22 @@ impl Kernel for DecodeAttention {
                 }
             }
         }
+        // One head a workgroup, or too few wait for each other to fill a GPU.
+        let projecting = all.iter().filter(|c| s.then.is_some() && c.heads == 1 && c.splits > 1 && c.sg > 1);
+        let projecting: Vec<Config> = projecting
+            .flat_map(|c| [4, 8, 16, 32].map(|split| Config { project: Some(split), ..c.clone() }))
+            .collect();
+        all.retain(|c| c.wg <= 256);
+        all.extend(projecting);
         all.retain(|c| Self::why_not(s, c, caps).is_none());
         all
     }
 
     fn promising(s: &Shape, c: &Config) -> bool {
+        if c.project.is_some() {
+            // As many workgroups as a GPU runs at once.
+            return c.wg >= 256 && c.splits == 16 && c.keys == 32;
+        }
         if s.deep {
             // Keys and values, which come from memory, are read for several heads at once.
             return c.heads > 1 && c.splits >= 32 && c.keys >= 16;
@@ -245,7 +312,7 @@ impl Kernel for DecodeAttention {
         let make = |wg: u32, keys: u32| {
             let wg = wg.min(keys * lanes).min(caps.max_invocations);
             let sg = if wg.is_multiple_of(sg) { sg } else { 1 };
-            Config { wg, heads: 1, splits, keys, lanes, values_ahead: true, sg, f16 }
+            Config { wg, heads: 1, splits, keys, lanes, values_ahead: true, sg, f16, project: None }
         };
         [make(128, 16), make(256, 16), make(64, 16), make(64, 8)]
             .into_iter()
@@ -336,7 +403,41 @@ impl Kernel for DecodeAttention {
             "{} pairs of quads to rotate a thread would not stay in registers (at most 16)",
             l.passes * l.pairs
         );
-        common_why_not(c.wg, c.sg, l.workgroup_bytes(s, c), caps)
+        if let Some(split) = c.project {
+            let Some((second, share)) = s.projects(c) else {
+                return Some(Reason("there is no output projection to multiply".into()));
+            };
+            require!(c.heads == 1, "{} heads a workgroup do not share out a head's columns", c.heads);
+            require!(
+                dim4.is_power_of_two() && c.wg.is_multiple_of(dim4) && c.wg >= dim4,
+                "a workgroup of {} has no thread for each of {dim4} quads of a head",
+                c.wg
+            );
+            require!(c.wg >= c.splits, "{} threads do not look for {} key ranges", c.wg, c.splits);
+            require!(c.sg > 0 && c.sg.is_power_of_two() && split > 0, "lanes are powers of two");
+            require!(
+                second.quads().is_multiple_of(c.splits),
+                "{} key ranges do not share out the {} fours of rows",
+                c.splits,
+                second.quads()
+            );
+            let wide = second.format.piece().1;
+            require!(s.dim.is_multiple_of(wide), "a head of {} is not a multiple of {wide}", s.dim);
+            let groups = s.heads * c.splits;
+            require!(groups < TICKETS, "{groups} workgroups are more than tickets tell apart");
+            let ranges = c.splits.div_ceil(c.wg / dim4);
+            require!(ranges <= 16, "{ranges} ranges a thread would not stay in registers (at most 16)");
+            require!(second.banks == 1, "the heads, a few, add to one bank of sums");
+            let additions = share.additions(s.heads);
+            if let Some(reason) = second
+                .why_not(s.columns(), caps)
+                .or_else(|| share.why_not())
+                .or_else(|| second.overflows(additions))
+            {
+                return Some(reason);
+            }
+        }
+        common_why_not(c.wg, c.sg, l.workgroup_bytes(s, c) + s.exchanging_bytes(c), caps)
     }
 
     fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
@@ -345,10 +446,11 @@ impl Kernel for DecodeAttention {
 
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
         let l = Layout::of(s, c);
-        vec![
+        let mut d = vec![
             ("dim4", s.dim / 4),
             ("half", s.dim / 8),
-            ("partial", u32::from(s.parts(c.splits))),
+            ("partial", u32::from(s.parts(c))),
+            ("projects", u32::from(c.project.is_some())),
             ("norm_quads", stride(s.dim) / 4),
             // Workgroups of a KV head and range.
             ("sharers", s.heads / s.kv_heads / c.heads),
@@ -372,11 +474,18 @@ impl Kernel for DecodeAttention {
             // All pairs of a quad rotate, or none.
             ("whole_turns", u32::from(s.rotary.is_multiple_of(4))),
             ("ragged", u32::from(l.pairs * l.team != s.dim / 8)),
-        ]
+        ];
+        if let Some((second, share)) = s.projects(c) {
+            d.extend(share.derived(second, s.columns()));
+            d.push(("slab_chunks", second.chunks(s.columns())));
+            // Key ranges whose sums a thread joins.
+            d.push(("ranges", c.splits.div_ceil(l.groups)));
+        }
+        d
     }
 
     /// With splits, each key range's unnormalised sum, maximum and sum of weights; otherwise the
-    /// finished rows.
+    /// finished rows, or what a configuration that projects makes of them.
     fn reference(s: &Shape, c: &Config, io: &mut Io<'_>) {
         let (d, position) = (s.dim as usize, io.position());
         let (heads, kv_heads) = (s.heads as usize, s.kv_heads as usize);
@@ -399,8 +508,9 @@ impl Kernel for DecodeAttention {
             own.push((key, value));
         }
 
-        let splits = c.splits.max(1) as usize;
-        let grid = if s.out.is_int() && !s.parts(c.splits) { io.f32("grids", 0) } else { 1.0 };
+        let splits = if c.project.is_some() { 1 } else { c.splits.max(1) as usize };
+        let grid = if s.out.is_int() && !s.parts(c) { io.f32("grids", 0) } else { 1.0 };
+        let mut finished: Vec<f32> = Vec::new();
         for i in 0..heads {
             let mut q = head(io, i);
             rope::normalise(&mut q, Some(&weights(io, 0)), eps);
@@ -423,12 +533,22 @@ impl Kernel for DecodeAttention {
                         _ => load(values, s.kv, at(p) + j, 1.0),
                     },
                 );
-                if s.parts(c.splits) {
+                if c.project.is_some() {
+                    finished.extend(sums.finish());
+                } else if s.parts(c) {
                     io.store("partials", Act::F32, (i * splits + split) * (d + 4), &sums.partial(), 1.0);
                 } else {
                     io.store("out", s.out, i * d, sums.finish(), grid);
                 }
             }
+        }
+        match s.projects(c) {
+            Some((second, _)) if second.floats() => second.reference_floats(&finished, io),
+            Some((second, _)) => {
+                let codes: Vec<i8> = finished.iter().map(|v| io::quantize(*v, grid)).collect();
+                second.reference(&codes, io);
+            }
+            None => {}
         }
     }
 
@@ -442,7 +562,10 @@ impl Kernel for DecodeAttention {
 
     fn written(s: &Shape, c: &Config) -> Vec<&'static str> {
         let mut names = if s.append { vec!["k", "v"] } else { Vec::new() };
-        names.push(if s.parts(c.splits) { "partials" } else { "out" });
+        if c.project.is_some() {
+            names.push("exchange");
+        }
+        names.push(if s.parts(c) { "partials" } else { "out" });
         names
     }
 
@@ -491,12 +614,16 @@ impl Kernel for DecodeAttention {
             }
             "grids" => d.grid(0.02),
             "partials" => Draw::poison(s.partial_bytes(c.splits)),
+            "exchange" => vec![0; (s.exchange_bytes(c) / 4) as usize],
+            "w2" | "out" if let Some((second, _)) = s.projects(c) => second.draw(s.columns(), name, d),
             _ => Draw::poison(s.out.row_bytes(s.heads * s.dim)),
         }
     }
 
-    fn output(s: &Shape, _: &Config, name: &str) -> (Act, Tolerance) {
+    fn output(s: &Shape, c: &Config, name: &str) -> (Act, Tolerance) {
         match name {
+            "exchange" => (Act::I32, Tolerance::Ignored),
+            "out" if let Some((second, _)) = s.projects(c) => second.output(true),
             "k" | "v" => Tolerance::float(s.kv, 2e-5),
             // A norm's last bits count by the size of a score, and weights follow scores.
             "partials" => Tolerance::float(Act::F32, 2e-4),
@@ -510,6 +637,7 @@ impl Kernel for DecodeAttention {
         let out = if inside { Act::F32 } else { s.out };
         let merge = attention_merge::Shape { heads: s.heads, dim: s.dim, splits: c.splits, out };
         match &s.then {
+            Some(_) if c.project.is_some() => Vec::new(),
             Some(second) => {
                 vec![Workload::MergeGemv(merge_gemv::Shape { merge, second: second.clone() })]
             }
@@ -527,10 +655,14 @@ impl Kernel for DecodeAttention {
         // Two entries of (cos, sin) give the angle of a pair.
         let angles = 16 * u64::from(s.rotary);
         let all = s.slots() * s.dim;
-        let out =
-            if s.parts(c.splits) { s.partial_bytes(c.splits) } else { s.out.row_bytes(s.heads * s.dim) };
+        let (out, projected) = match s.projects(c) {
+            Some((second, _)) => (second.sum_bytes(), second.weight_bytes(s.columns()) + second.sum_bytes()),
+            None if s.parts(c) => (s.partial_bytes(c.splits), 0),
+            None => (s.out.row_bytes(s.heads * s.dim), 0),
+        };
+        let of_inputs = s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles;
         Cost {
-            read_bytes: s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles + 2 * cached * row,
+            read_bytes: of_inputs + 2 * cached * row + projected,
             written_bytes: out + appended,
             // Norms and rotation, scores, and the sum of values.
             ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim),
