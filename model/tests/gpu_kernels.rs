@@ -202,10 +202,13 @@ fn projecting_decode_attention_agrees_token_after_token() {
     let projecting = |w: &Workload| {
         let all = w.candidates(device.caps()).into_iter();
         let picked: Vec<Variant> = all.filter(|v| v.bindings().contains(&"exchange")).collect();
-        let step = picked.len().div_ceil(2).max(1);
-        picked.into_iter().step_by(step).collect::<Vec<_>>()
+        let step = picked.len().div_ceil(3).max(1);
+        picked.into_iter().skip(step / 2).step_by(step).collect::<Vec<_>>()
     };
-    let workloads = [shapes::odd(), shapes::e2b()].concat();
+    // Codes and floats, one cache and the other.
+    let attention = |w: &Workload| matches!(w, Workload::DecodeAttention(s) if s.then.is_some());
+    let real = shapes::e2b().into_iter().filter(attention).step_by(7);
+    let workloads: Vec<Workload> = shapes::odd().into_iter().filter(attention).chain(real).collect();
     let mut count = 0;
     for variant in workloads.iter().flat_map(projecting) {
         let at = variant.bindings().iter().position(|n| *n == "exchange").expect("it was picked for that");
