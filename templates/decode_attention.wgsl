@@ -22,7 +22,7 @@
 {%- if d.slab_floats == 0 %}
 @group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
 {%- endif %}
-{{ <exchange_memory binding={b.exchange} dim={s.dim} splits={c.splits} wg={c.wg} quads={d.slice_quads} /> }}
+{{ <exchange_memory binding={b.exchange} dim={s.dim} splits={c.splits} wg={c.wg} groups={d.groups} /> }}
 {{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces}
     quads={d.slab_quads} gathered={d.slab_gathered} floats={d.slab_floats} /> }}
 {%- elif d.partial == 1 -%}
@@ -383,25 +383,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- if d.projects == 1 %}
   if (group == 0u) { publish(wid.x * SPLITS + split, own, o0_0, vec2<f32>(top0, sum0)); }
-  // Of the head it takes a slice of the columns, of the product those rows that share it out among as many
-  // workgroups as there are ranges.
-  let slice = wid.y % {{ d.slices }}u;
+  // Of the product it takes as many rows as share it out among the head's workgroups; they need not wait.
 {{ <slab_loads wg={c.wg} split={c.project} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine} chunks={d.slab_chunks}
     floats={d.slab_floats} fields={d.slab_fields} groups={d.slab_groups} scales={d.slab_scales}
-    quad0={"wid.y / " ~ d.slices ~ "u * " ~ d.slab_quads ~ "u"}
-    piece0={"(wid.x * " ~ d.slices ~ "u + slice) * " ~ d.slab_pieces ~ "u"} /> }}
+    quad0={"wid.y * " ~ d.slab_quads ~ "u"} piece0={"wid.x * " ~ d.slab_pieces ~ "u"} /> }}
   let grid = {% if d.slab_floats == 1 %}0.0{% else %}grids[0]{% endif %};
-{{ <exchange_wait groups={d.join_groups} own={d.ranges} /> }}
+{{ <exchange_wait groups={d.groups} ranges={d.ranges} /> }}
   if (workgroupUniformLoad(&late) == 0u) {
-    {{ <exchange_join splits={c.splits} groups={d.join_groups} own={d.ranges} /> }}
-    if (t < QUADS) { put_hs(t, o / mass, grid); }
+    {{ <exchange_join splits={c.splits} groups={d.groups} ranges={d.ranges} /> }}
+    if (group == 0u) { put_hs(own, o / mass, grid); }
     workgroupBarrier();
 {{ <slab_sums wg={c.wg} split={c.project} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
     bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} gathered={d.slab_gathered} floats={d.slab_floats}
-    quad0={"wid.y / " ~ d.slices ~ "u * " ~ d.slab_quads ~ "u"} /> }}
+    quad0={"wid.y * " ~ d.slab_quads ~ "u"} /> }}
     break;
   }
-  {{ <exchange_missing own={d.ranges} /> }}
+  {{ <exchange_missing ranges={d.ranges} /> }}
   split = min(missing, SPLITS - 1u);
   patience = 1u;
   }

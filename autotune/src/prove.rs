@@ -145,7 +145,7 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
         },
         Variant::DecodeAttention { shape, config } => Variant::DecodeAttention {
             shape: shape.clone(),
-            config: decode_attention::Config { splits: 1, project: None, slices: 1, ..config.clone() },
+            config: decode_attention::Config { splits: 1, project: None, ..config.clone() },
         },
         Variant::Gather { shape, config } => {
             let mut shape = shape.clone();

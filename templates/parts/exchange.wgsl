@@ -6,21 +6,20 @@
 
     `exchange`: word 0 counts, from word 64 on of each (head, range) its sum, one component of all quads after the
     other so that neighbouring threads meet neighbouring words, then its maximum and its mass. -#}
-{% component exchange_memory(binding: integer, dim: integer, splits: integer, wg: integer, quads: integer) -%}
+{% component exchange_memory(binding: integer, dim: integer, splits: integer, wg: integer, groups: integer) -%}
 @group(0) @binding({{ binding }}) var<storage, read_write> exchange: array<atomic<u32>>;
 const SPLITS = {{ splits }}u;
 const SHELF = {{ dim + 32 }}u;       // words of a range
 const PATIENCE = 64u;                // looks before it computes what others have not
-const QUADS = {{ quads }}u;          // quads of a head that a workgroup joins
 // Of this dispatch, 0 to 3.
 var<workgroup> epoch: u32;
 // Whether something has not come; then, which range is the first of those.
 var<workgroup> late: atomic<u32>;
 var<workgroup> tops: array<f32, {{ splits }}>;
 var<workgroup> masses: array<f32, {{ splits }}>;
-{%- if wg > quads %}
+{%- if groups > 1 %}
 var<workgroup> joined: array<vec4<f32>, {{ wg }}>;
-var<workgroup> joined_mass: array<f32, {{ wg // quads }}>;
+var<workgroup> joined_mass: array<f32, {{ groups }}>;
 {%- endif %}
 
 // Each dispatch takes 4096 tickets, whatever its workgroups are, so that all of one see the same number of
@@ -49,14 +48,12 @@ fn quad_is_here(x: vec4<u32>) -> bool { return all((x & vec4<u32>(3u)) == vec4<u
 fn stat_is_here(x: vec2<u32>) -> bool { return all((x & vec2<u32>(3u)) == vec2<u32>(epoch)); }
 {%- endcomponent exchange_memory %}
 
-{#- Looks for what the ranges of head `wid.x` have for columns `slice`, until all is there or `patience` is at its end:
-    a thread for its quad of every `groups`th range, `own` of them, and one of the first threads for each range's
-    maximum and mass. -#}
-{% component exchange_wait(groups: integer, own: integer) -%}
-  let join_group = t / QUADS;
-{%- for i in range(end=own) %}
-  let range{{ i }} = min(join_group + {{ i * groups }}u, SPLITS - 1u);
-  let shelf{{ i }} = shelf(wid.x * SPLITS + range{{ i }}) + slice * QUADS + t % QUADS;
+{#- Looks for what the ranges of head `wid.x` have until all is there or `patience` is at its end: a thread for its quad
+    of every `groups`th range, `ranges` of them, and one of the first threads for each range's maximum and mass. -#}
+{% component exchange_wait(groups: integer, ranges: integer) -%}
+{%- for i in range(end=ranges) %}
+  let range{{ i }} = min(group + {{ i * groups }}u, SPLITS - 1u);
+  let shelf{{ i }} = shelf(wid.x * SPLITS + range{{ i }}) + own;
   var got{{ i }} = look_quad(shelf{{ i }});
 {%- endfor %}
   let stat_range = min(t, SPLITS - 1u);
@@ -64,10 +61,10 @@ fn stat_is_here(x: vec2<u32>) -> bool { return all((x & vec2<u32>(3u)) == vec2<u
   var got_stat = look_stat(stat_shelf);
   var here = false;
   for (var look = 0u; look < patience; look += 1u) {
-    here = stat_is_here(got_stat){% for i in range(end=own) %} && quad_is_here(got{{ i }}){% endfor %};
+    here = stat_is_here(got_stat){% for i in range(end=ranges) %} && quad_is_here(got{{ i }}){% endfor %};
     if (here) { break; }
     if (!stat_is_here(got_stat)) { got_stat = look_stat(stat_shelf); }
-{%- for i in range(end=own) %}
+{%- for i in range(end=ranges) %}
     if (!quad_is_here(got{{ i }})) { got{{ i }} = look_quad(shelf{{ i }}); }
 {%- endfor %}
   }
@@ -79,28 +76,28 @@ fn stat_is_here(x: vec2<u32>) -> bool { return all((x & vec2<u32>(3u)) == vec2<u
 {%- endcomponent exchange_wait %}
 
 {#- Which range is `missing`, the first one if there are several. -#}
-{% component exchange_missing(own: integer) -%}
+{% component exchange_missing(ranges: integer) -%}
 if (t == 0u) { atomicStore(&late, SPLITS); }
   workgroupBarrier();
   if (!stat_is_here(got_stat)) { atomicMin(&late, stat_range); }
-{%- for i in range(end=own) %}
+{%- for i in range(end=ranges) %}
   if (!quad_is_here(got{{ i }})) { atomicMin(&late, range{{ i }}); }
 {%- endfor %}
   let missing = workgroupUniformLoad(&late);
 {%- endcomponent exchange_missing %}
 
-{#- Joins them, once all are there: `o` is the sum of the first threads, one a quad, and `mass` what it is divided
-    by. -#}
-{% component exchange_join(splits: integer, groups: integer, own: integer) -%}
+{#- Joins them, once all are there: `o` is the sum of the threads of group 0, one a quad, and `mass` what it is
+    divided by. -#}
+{% component exchange_join(splits: integer, groups: integer, ranges: integer) -%}
     var top = tops[0];
     for (var i = 1u; i < SPLITS; i += 1u) { top = max(top, tops[i]); }
     var o = vec4<f32>();
     var mass = 0.0;
-{%- for i in range(end=own) %}
+{%- for i in range(end=ranges) %}
     {
       // A range that saw no key counts for nothing, whatever its maximum says.
       let weight = masses[range{{ i }}];
-      let counts = weight > 0.0{% if (i + 1) * groups > splits %} && join_group + {{ i * groups }}u < SPLITS{% endif %};
+      let counts = weight > 0.0{% if (i + 1) * groups > splits %} && group + {{ i * groups }}u < SPLITS{% endif %};
       let factor = select(0.0, exp(tops[range{{ i }}] - top), counts);
       o += factor * bitcast<vec4<f32>>(got{{ i }} & vec4<u32>(0xfffffffcu));
       mass += factor * weight;
@@ -108,11 +105,11 @@ if (t == 0u) { atomicStore(&late, SPLITS); }
 {%- endfor %}
 {%- if groups > 1 %}
     joined[t] = o;
-    if (t % QUADS == 0u) { joined_mass[join_group] = mass; }
+    if (own == 0u) { joined_mass[group] = mass; }
     workgroupBarrier();
-    if (t < QUADS) {
+    if (group == 0u) {
       for (var g = 1u; g < {{ groups }}u; g += 1u) {
-        o += joined[g * QUADS + t];
+        o += joined[g * DIM4 + own];
         mass += joined_mass[g];
       }
     }

@@ -20,7 +20,7 @@ use super::{
     NO_SUMS,
     attention::{attend, generic_splits, key_range},
     attention_merge, common_why_not, f16_choices, merge_gemv, rope, row_why_not, shuffle_choices,
-    slab::{Second, Share, is_one, one},
+    slab::{Second, Share},
 };
 use crate::{
     Arithmetic, Caps, Cost, Reason, Workload,
@@ -102,10 +102,6 @@ pub struct Config {
     /// its rows, with so many threads sharing four of them. `None`: that is left to the dispatch behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<u32>,
-    /// For that, a workgroup joins one of so many slices of a head's columns, of more rows: what it reads of
-    /// the others is less, and what it adds to sums more. Divides the key ranges.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub slices: u32,
 }
 
 /// Dispatches are told apart by tickets, of which each takes so many.
@@ -133,23 +129,17 @@ impl Shape {
     /// The product that a configuration multiplies itself, and how its threads share it.
     fn projects(&self, c: &Config) -> Option<(&Second, Share)> {
         let (second, split) = (self.then.as_ref()?, c.project?);
-        let pieces = self.dim / second.format.piece().1.max(1) / c.slices.max(1);
-        let quads = second.quads() * c.slices / c.splits.max(1);
-        Some((second, Share { wg: c.wg, quads, pieces, split, sg: c.sg }))
-    }
-
-    /// Quads of a head that a workgroup joins which projects.
-    fn slice_quads(&self, c: &Config) -> u32 {
-        self.dim / 4 / c.slices.max(1)
+        let pieces = self.dim / second.format.piece().1.max(1);
+        Some((second, Share { wg: c.wg, quads: second.quads() / c.splits.max(1), pieces, split, sg: c.sg }))
     }
 
     /// Bytes of workgroup memory that projecting takes.
     fn exchanging_bytes(&self, c: &Config) -> u64 {
         let Some((second, share)) = self.projects(c) else { return 0 };
         let of = |n: u32| u64::from(n);
-        let groups = c.wg / self.slice_quads(c);
+        let groups = c.wg / (self.dim / 4);
         let joined = if groups > 1 { 16 * of(c.wg) + 4 * of(groups) } else { 0 };
-        8 + 8 * of(c.splits) + joined + second.input_bytes(self.slice_quads(c)) + share.bytes()
+        8 + 8 * of(c.splits) + joined + second.input_bytes(self.dim / 4) + share.bytes()
     }
 
     fn columns(&self) -> u32 {
@@ -278,7 +268,6 @@ impl Kernel for DecodeAttention {
                                             sg,
                                             f16,
                                             project,
-                                            slices: 1,
                                         });
                                     }
                                 }
@@ -291,7 +280,6 @@ impl Kernel for DecodeAttention {
         // One head a workgroup, or too few wait for each other to fill a GPU.
         let projecting = all.iter().filter(|c| s.then.is_some() && c.heads == 1 && c.splits > 1 && c.sg > 1);
         let projecting: Vec<Config> = projecting
-            .flat_map(|c| [1, 2, 4, 8].map(|slices| Config { slices, ..c.clone() }))
             .flat_map(|c| [4, 8, 16, 32].map(|split| Config { project: Some(split), ..c.clone() }))
             .collect();
         all.retain(|c| c.wg <= 256);
@@ -324,18 +312,7 @@ impl Kernel for DecodeAttention {
         let make = |wg: u32, keys: u32| {
             let wg = wg.min(keys * lanes).min(caps.max_invocations);
             let sg = if wg.is_multiple_of(sg) { sg } else { 1 };
-            Config {
-                wg,
-                heads: 1,
-                splits,
-                keys,
-                lanes,
-                values_ahead: true,
-                sg,
-                f16,
-                project: None,
-                slices: 1,
-            }
+            Config { wg, heads: 1, splits, keys, lanes, values_ahead: true, sg, f16, project: None }
         };
         [make(128, 16), make(256, 16), make(64, 16), make(64, 8)]
             .into_iter()
@@ -439,30 +416,19 @@ impl Kernel for DecodeAttention {
             require!(c.wg >= c.splits, "{} threads do not look for {} key ranges", c.wg, c.splits);
             require!(c.sg > 0 && c.sg.is_power_of_two() && split > 0, "lanes are powers of two");
             require!(
-                c.slices > 0 && c.splits.is_multiple_of(c.slices) && dim4.is_multiple_of(c.slices),
-                "{} slices do not divide {} key ranges and {dim4} quads of a head",
-                c.slices,
-                c.splits
-            );
-            require!(
-                (second.quads() * c.slices).is_multiple_of(c.splits),
+                second.quads().is_multiple_of(c.splits),
                 "{} key ranges do not share out the {} fours of rows",
-                c.splits / c.slices,
+                c.splits,
                 second.quads()
             );
-            let wide = second.format.piece().1 * c.slices;
-            require!(
-                s.dim.is_multiple_of(wide),
-                "a head of {} does not fall into {} slices",
-                s.dim,
-                c.slices
-            );
+            let wide = second.format.piece().1;
+            require!(s.dim.is_multiple_of(wide), "a head of {} is not a multiple of {wide}", s.dim);
             let groups = s.heads * c.splits;
             require!(groups < TICKETS, "{groups} workgroups are more than tickets tell apart");
-            let ranges = c.splits.div_ceil(c.wg / s.slice_quads(c));
+            let ranges = c.splits.div_ceil(c.wg / dim4);
             require!(ranges <= 16, "{ranges} ranges a thread would not stay in registers (at most 16)");
             require!(second.banks == 1, "the heads, a few, add to one bank of sums");
-            let additions = share.additions(s.heads * c.slices);
+            let additions = share.additions(s.heads);
             if let Some(reason) = second
                 .why_not(s.columns(), caps)
                 .or_else(|| share.why_not())
@@ -471,7 +437,6 @@ impl Kernel for DecodeAttention {
                 return Some(reason);
             }
         }
-        require!(c.slices == 1 || c.project.is_some(), "there is no output projection to slice");
         common_why_not(c.wg, c.sg, l.workgroup_bytes(s, c) + s.exchanging_bytes(c), caps)
     }
 
@@ -513,10 +478,8 @@ impl Kernel for DecodeAttention {
         if let Some((second, share)) = s.projects(c) {
             d.extend(share.derived(second, s.columns()));
             d.push(("slab_chunks", second.chunks(s.columns())));
-            let groups = c.wg / s.slice_quads(c);
-            d.extend([("slices", c.slices), ("slice_quads", s.slice_quads(c)), ("join_groups", groups)]);
             // Key ranges whose sums a thread joins.
-            d.push(("ranges", c.splits.div_ceil(groups)));
+            d.push(("ranges", c.splits.div_ceil(l.groups)));
         }
         d
     }
