@@ -355,8 +355,11 @@ pub(crate) fn short(workload: &Workload) -> String {
             let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
             let cache = if s.append { "own" } else { "shared" };
             let window = if s.deep { format!("{window} of long contexts") } else { window };
-            let out = if s.then.is_some() { "partials".into() } else { text("out") };
-            format!("{} heads of {}, {window}, {cache} cache → {out}", s.heads, s.dim)
+            let behind = match &s.then {
+                Some(second) => format!(", then {} rows {:?}", second.rows, second.format),
+                None => format!(" → {}", text("out")),
+            };
+            format!("{} heads of {}, {window}, {cache} cache{behind}", s.heads, s.dim)
         }
         Workload::AttentionMerge(s) => {
             format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))

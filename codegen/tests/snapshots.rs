@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
-use wgforge_codegen::{Caps, Target, Workload, shapes};
+use wgforge_codegen::{Caps, Target, Variant, Workload, shapes};
 
 /// The first shape of E2B with these fields, paths into its JSON.
 fn matching(kernel: &str, fields: &[(&str, &str)]) -> Workload {
@@ -104,6 +104,27 @@ const CASES: &[Case] = &[
         false,
         NATIVE,
     ),
+    (
+        "decode_attention__projects",
+        &[
+            ("append", "true"),
+            ("kv", "f16"),
+            ("qkv", "f16"),
+            ("ring", "1024"),
+            ("out", "i8"),
+            ("then/rows", "1536"),
+        ],
+        32,
+        true,
+        NATIVE,
+    ),
+    (
+        "decode_attention__projects_web",
+        &[("append", "false"), ("kv", "f16"), ("qkv", "f16"), ("ring", "0"), ("then/scale", "group")],
+        32,
+        true,
+        WEB,
+    ),
     ("argmax__first", &[("last", "false")], 32, false, NATIVE),
     ("argmax__last_web", &[("last", "true")], 32, false, WEB),
     ("argmax__last_plain", &[("last", "true")], 1, false, NATIVE),
@@ -125,7 +146,12 @@ fn rendered_shaders_are_as_reviewed() {
         let kernel = name.split("__").next().unwrap_or_default();
         let workload = matching(kernel, fields);
         let caps = Caps::webgpu_baseline().with_subgroups(*subgroup).with_f16(*f16);
-        let variant = workload.generic(&caps);
+        // What no default does, but a tuner finds.
+        let projects = |v: &Variant| v.promising() && v.bindings().contains(&"exchange");
+        let variant = match name.contains("projects") {
+            true => workload.candidates(&caps).into_iter().find(projects).expect("one that projects"),
+            false => workload.generic(&caps),
+        };
         let rendered = variant.render(*target).unwrap_or_else(|e| panic!("{name}: {e}"));
         settings.set_description(format!("{} {}", workload.shape_json(), variant.config_json()));
         // All are compared before the test fails, so that one run rewrites all of them.

@@ -6,8 +6,8 @@
 mod common;
 
 use common::{Golden, fixture, load, max_abs, rms_ratio};
-use wgforge_codegen::Workload;
-use wgforge_model::{Choice, Fusion, Options, Request, WeightMode};
+use wgforge_codegen::{Variant, Workload, kernels::decode_attention::Config};
+use wgforge_model::{Choice, Fusion, Kernels, Options, Request, WeightMode};
 
 fn f32_options() -> Options {
     Options { f16_activations: Some(false), f16_kv: Some(false), ..Options::default() }
@@ -324,6 +324,52 @@ fn joined_products(name: &str, options: &Options, bound: f32) -> Option<(usize, 
     assert!(worst <= bound, "{worst} apart");
     assert_eq!(max_abs(&joined, &again), 0.0, "the order of additions shows");
     Some(((more - fewer) as usize / tokens.len(), model.config().num_layers()))
+}
+
+/// Attention that goes on to the output projection in the same dispatch: the same sums again, but for the last
+/// two bits of what its workgroups exchange, and in one dispatch a layer less. Here, where workgroups take turns,
+/// most of them compute what they miss themselves.
+#[test]
+fn projecting_attention_gives_the_same_logits_in_fewer_dispatches() {
+    for (name, options, bound) in [
+        ("tiny-mobile", f32_options(), 0.3),
+        ("tiny-bf16", Options { weights: WeightMode::Int4, ..f32_options() }, 1e-3),
+    ] {
+        let Some(dir) = fixture(name) else { return };
+        let golden = Golden::open(&dir);
+        let tokens = &golden.tokens[..8];
+        let Some(mut model) = load(&dir, true, &options) else { return };
+        let Some(caps) = common::device().map(|d| d.caps().clone()) else { return };
+        if caps.max_storage_bindings < 10 {
+            return;
+        }
+        model.set_fusion(Some(Fusion::ALL));
+        let mut logits = |kernels: Kernels| {
+            model.set_kernels(kernels);
+            let logits = pollster::block_on(model.logits(tokens, true)).expect("logits");
+            (logits, model.take_dispatches() as usize, pollster::block_on(model.workloads()).expect("them"))
+        };
+        let plain = Kernels::generic(&caps);
+        let workloads = logits(plain.clone()).2;
+        let variants: Vec<Variant> =
+            workloads.iter().filter_map(|w| common::projecting(w, &caps).into_iter().next()).collect();
+        // But for that they are configured alike, so that scores and sums are the same.
+        let leaving = variants.iter().map(|v| match v.clone() {
+            Variant::DecodeAttention { shape, config } => {
+                Variant::DecodeAttention { shape, config: Config { project: None, ..config } }
+            }
+            other => other,
+        });
+        let (expected, more, _) = logits(plain.with(&leaving.collect::<Vec<_>>()));
+        let projecting = plain.with(&variants);
+        let (got, fewer, _) = logits(projecting.clone());
+        let again = logits(projecting).0;
+        let worst = max_abs(&got, &expected);
+        println!("{name}: {worst:.2e} apart, {fewer} dispatches for {more}");
+        assert!(worst <= bound, "{worst} apart");
+        assert_eq!(max_abs(&got, &again), 0.0, "who came first shows");
+        assert_eq!((more - fewer) / tokens.len(), model.config().num_layers());
+    }
 }
 
 /// The same seed gives the same tokens; another seed or the reference's arithmetic may differ.

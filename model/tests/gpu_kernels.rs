@@ -200,10 +200,9 @@ fn projecting_decode_attention_agrees_token_after_token() {
     let Some(device) = common::device() else { return };
     let ties = halves_are_exact(&device);
     let projecting = |w: &Workload| {
-        let all = w.candidates(device.caps()).into_iter();
-        let picked: Vec<Variant> = all.filter(|v| v.bindings().contains(&"exchange")).collect();
-        let step = picked.len().div_ceil(3).max(1);
-        picked.into_iter().skip(step / 2).step_by(step).collect::<Vec<_>>()
+        let all = common::projecting(w, device.caps());
+        let step = all.len().div_ceil(3).max(1);
+        all.into_iter().skip(step / 2).step_by(step).collect::<Vec<_>>()
     };
     // Codes and floats, one cache and the other.
     let attention = |w: &Workload| matches!(w, Workload::DecodeAttention(s) if s.then.is_some());
@@ -229,6 +228,7 @@ fn projecting_decode_attention_agrees_token_after_token() {
             count += 1;
         }
     }
-    assert!(count > 0 || !device.caps().subgroups, "nothing was checked");
+    let room = device.caps().max_storage_bindings >= 10;
+    assert!(count > 0 || !room, "nothing was checked");
     println!("{count} cases on {}", device.report().name);
 }

@@ -1,7 +1,7 @@
 {#- Workgroups of one dispatch that tell each other results: the key ranges of a head, each a workgroup, whose
     unnormalised sums all of them need. WGSL lets nobody count on another workgroup that runs at the same time, nor on
     the order in which what it stores becomes visible. So every word carries in its last two bits the dispatch it is of
-    (a 2^22nd of a float), and who has waited long enough computes what is missing by itself; see
+    (floats are rounded to the 22 bits above), and who has waited long enough computes what is missing by itself; see
     codegen/src/kernels/decode_attention.rs.
 
     `exchange`: word 0 counts, from word 64 on of each (head, range) its sum, one component of all quads after the
@@ -28,7 +28,7 @@ fn take_ticket(first: bool, workgroups: u32) -> u32 {
   return (atomicAdd(&exchange[0], select(1u, 4097u - workgroups, first)) / 4096u + 1u) % 4u;
 }
 fn shelf(range: u32) -> u32 { return 64u + range * SHELF; }
-fn put_word(at: u32, value: f32) { atomicStore(&exchange[at], (bitcast<u32>(value) & 0xfffffffcu) | epoch); }
+fn put_word(at: u32, value: f32) { atomicStore(&exchange[at], ((bitcast<u32>(value) + 2u) & 0xfffffffcu) | epoch); }
 fn publish(range: u32, quad: u32, sum: vec4<f32>, stat: vec2<f32>) {
   let at = shelf(range) + quad;
   put_word(at, sum.x);

@@ -104,7 +104,7 @@ pub struct Config {
     pub project: Option<u32>,
 }
 
-/// Dispatches are told apart by tickets, of which each takes so many.
+/// Tickets that a dispatch takes, as `take_ticket` in `templates/parts/exchange.wgsl` counts them.
 const TICKETS: u32 = 4096;
 
 impl Shape {
@@ -277,10 +277,12 @@ impl Kernel for DecodeAttention {
                 }
             }
         }
-        // One head a workgroup, or too few wait for each other to fill a GPU.
-        let projecting = all.iter().filter(|c| s.then.is_some() && c.heads == 1 && c.splits > 1 && c.sg > 1);
-        let projecting: Vec<Config> = projecting
-            .flat_map(|c| [4, 8, 16, 32].map(|split| Config { project: Some(split), ..c.clone() }))
+        // Narrow subgroups are those of processors and small GPUs, whose workgroups take turns and would wait
+        // in vain. One head a workgroup, or too few share out the projection.
+        let waits = caps.subgroup_min >= 16 && s.then.is_some();
+        let can = |c: &&Config| waits && c.heads == 1 && c.splits > 1 && c.keys >= 16 && c.wg >= 128;
+        let projecting: Vec<Config> = (all.iter().filter(can))
+            .flat_map(|c| [4, 8, 16].map(|split| Config { project: Some(split), ..c.clone() }))
             .collect();
         all.retain(|c| c.wg <= 256);
         all.extend(projecting);
@@ -290,8 +292,9 @@ impl Kernel for DecodeAttention {
 
     fn promising(s: &Shape, c: &Config) -> bool {
         if c.project.is_some() {
-            // As many workgroups as a GPU runs at once.
-            return c.wg >= 256 && c.splits == 16 && c.keys == 32;
+            // As many workgroups as a large GPU has cores, all their keys in one tile.
+            let tile = c.wg == 256 && c.splits == 16 && c.keys == 32 && c.lanes >= 16;
+            return tile && !c.values_ahead && c.project > Some(4);
         }
         if s.deep {
             // Keys and values, which come from memory, are read for several heads at once.

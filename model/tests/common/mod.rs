@@ -9,6 +9,7 @@ use std::{
 
 use half::f16;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use wgforge_codegen::{Caps, Variant, Workload, kernels::decode_attention::Config};
 use wgforge_model::{Checkpoint, Kernels, Model, Options, Target, WeightMode};
 use wgforge_runtime::{Device, DeviceOptions};
 
@@ -38,6 +39,20 @@ pub(crate) fn device() -> Option<Device> {
             None
         }
     }
+}
+
+/// Configurations of attention that go on to the output projection, on any device that can run them: a tuner tries
+/// them only where workgroups are believed to run side by side.
+pub(crate) fn projecting(workload: &Workload, caps: &Caps) -> Vec<Variant> {
+    let Workload::DecodeAttention(shape) = workload else { return Vec::new() };
+    let all = workload.candidates(caps).into_iter().flat_map(|v| {
+        let Variant::DecodeAttention { config, .. } = v else { return Vec::new() };
+        let with = |split| Config { project: Some(split), ..config.clone() };
+        [1, 2, 4, 8, 16]
+            .map(|split| Variant::DecodeAttention { shape: shape.clone(), config: with(split) })
+            .into()
+    });
+    all.filter(|v| v.why_not(caps).is_none()).collect()
 }
 
 /// Loads a checkpoint on the device or in the reference.
