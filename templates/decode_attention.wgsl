@@ -1,7 +1,8 @@
 {#- Attention of one token from its row of q/k/v: norms and rotation of its heads, the append to the
     KV cache, and online softmax over one of `splits` key ranges. A workgroup takes `heads` query
     heads of one KV head and one range. The token's own key and value never come from the cache:
-    whoever's range holds them computes them, and one workgroup a KV head stores them. Where it
+    whoever's range holds them computes them, and one workgroup a KV head stores them (or some the
+    same ones, if it is late where that follows). Where it
     `projects`, the ranges' workgroups wait for each other and go on to the output projection;
     see codegen/src/kernels/decode_attention.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
@@ -22,7 +23,7 @@
 {%- if d.slab_floats == 0 %}
 @group(0) @binding({{ b.grids }}) var<storage, read> grids: array<f32>;
 {%- endif %}
-{{ <exchange_memory binding={b.exchange} dim={s.dim} splits={c.splits} wg={c.wg} groups={d.groups} /> }}
+{{ <exchange_memory binding={b.exchange} dim={s.dim} splits={c.splits} wg={c.wg} groups={d.groups} tickets={d.tickets} /> }}
 {{ <slab_memory w2={b.w2} out={b.out} bits={d.slab_bits} fields={d.slab_fields} pieces={d.slab_pieces}
     quads={d.slab_quads} gathered={d.slab_gathered} floats={d.slab_floats} /> }}
 {%- elif d.partial == 1 -%}
@@ -383,8 +384,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- if d.projects == 1 %}
   if (group == 0u) { publish(wid.x * SPLITS + split, own, o0_0, vec2<f32>(top0, sum0)); }
+  // What it has computed for others it must see itself, or it would go on for ever.
+  if (patience < PATIENCE) { storageBarrier(); }
   // Of the product it takes as many rows as share it out among the head's workgroups; they need not wait.
-{{ <slab_loads wg={c.wg} split={c.project} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine} chunks={d.slab_chunks}
+{{ <slab_loads wg={c.wg} split={d.slab_split} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine} chunks={d.slab_chunks}
     floats={d.slab_floats} fields={d.slab_fields} groups={d.slab_groups} scales={d.slab_scales}
     quad0={"wid.y * " ~ d.slab_quads ~ "u"} piece0={"wid.x * " ~ d.slab_pieces ~ "u"} /> }}
   let grid = {% if d.slab_floats == 1 %}0.0{% else %}grids[0]{% endif %};
@@ -393,13 +396,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     {{ <exchange_join splits={c.splits} groups={d.groups} ranges={d.ranges} /> }}
     if (group == 0u) { put_hs(own, o / mass, grid); }
     workgroupBarrier();
-{{ <slab_sums wg={c.wg} split={c.project} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
+{{ <slab_sums wg={c.wg} split={d.slab_split} shuffled={d.slab_shuffled} quads={d.slab_quads} per={d.slab_per} mine={d.slab_mine}
     bits={d.slab_bits} fields={d.slab_fields} whole={d.slab_whole} gathered={d.slab_gathered} floats={d.slab_floats}
     quad0={"wid.y * " ~ d.slab_quads ~ "u"} /> }}
     break;
   }
   {{ <exchange_missing ranges={d.ranges} /> }}
-  split = min(missing, SPLITS - 1u);
+  split = missing;
   patience = 1u;
   }
 {%- else %}

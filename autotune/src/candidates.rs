@@ -53,12 +53,13 @@ impl Choices {
         Self { variants, before, generic }
     }
 
-    /// Where to begin: the generic one, and at most `most` of the promising ones, evenly taken.
+    /// Where to begin: the generic one, and at most `most` of the promising ones, evenly taken. The last ones first:
+    /// families list what is special behind what is plain, and time may run out.
     pub(crate) fn known(&self, most: usize) -> Vec<usize> {
         let promising: Vec<usize> =
             (0..self.variants.len()).filter(|i| self.variants[*i].promising()).collect();
         let stride = promising.len().div_ceil(most.max(1)).max(1);
-        iter::once(self.generic).chain(promising.into_iter().step_by(stride)).collect()
+        iter::once(self.generic).chain(promising.into_iter().rev().step_by(stride)).collect()
     }
 
     pub(crate) fn configs(&self) -> Vec<Value> {

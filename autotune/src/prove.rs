@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use wgforge_codegen::{
     Binding, Variant, Workload,
-    check::{Case, Draw, Inputs, Rng},
+    check::{Case, Draw, Inputs, Rng, Tolerance},
     kernels::{attention, decode_attention},
 };
 use wgforge_runtime::{Device, KernelSource, Pipeline, Recorder, Slice, bytemuck};
@@ -270,6 +270,16 @@ pub(crate) async fn prove(
             Cow::Owned(_) => run_pipeline(device, pipeline, groups, buffers, &mut none, &mut 0).await?,
         };
         compare(variant, &proof, &got)?;
+        // What it notes for itself is from the call before, in real runs.
+        let notes = |name: &&str| variant.output(name).1 == Tolerance::Ignored;
+        if let Some(at) = variant.bindings().iter().position(|n| variant.written().contains(n) && notes(n)) {
+            let (mut buffers, mut got) = (buffers.clone(), got);
+            for _ in 0..3 {
+                std::mem::swap(&mut buffers[at], &mut got[at]);
+                got = run_pipeline(device, pipeline, groups, &buffers, &mut none, &mut 0).await?;
+                compare(variant, &proof, &got)?;
+            }
+        }
     }
     Ok(())
 }

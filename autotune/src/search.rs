@@ -361,6 +361,8 @@ impl<L: Lab> Search<'_, L> {
         else {
             return false;
         };
-        a.iter().filter(|(k, v)| b.get(*k) != Some(v)).count() == 1
+        // A field may be there in one of them only.
+        let added = b.keys().filter(|k| !a.contains_key(*k)).count();
+        a.iter().filter(|(k, v)| b.get(*k) != Some(v)).count() + added == 1
     }
 }

@@ -126,7 +126,8 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
     }
 }
 
-/// Leaves out what this device cannot run and what the templates no longer render as it was.
+/// Leaves out what this device cannot run, what the templates no longer render as it was, and what waits for others, as
+/// it was good on another card.
 fn usable(
     candidate: &Candidate,
     caps: &Caps,
@@ -136,9 +137,17 @@ fn usable(
     let header = &candidate.database.header;
     let mut database = Database::new(header.caps.clone(), header.device.clone(), header.wgpu.clone());
     let mut stale = 0;
+    let elsewhere = candidate.origin != Origin::Named
+        && mismatches.iter().any(|m| matches!(m, Mismatch::Device { .. } | Mismatch::Backend { .. }));
     for entry in candidate.database.entries() {
         if let Some(reason) = entry.variant.why_not(caps) {
             notes.push(format!("{}: {} left out: {reason}", candidate.name, entry.variant.kernel()));
+        } else if elsewhere && entry.variant.waits() {
+            notes.push(format!(
+                "{}: {} left out: its workgroups wait for each other, which was tuned on another device",
+                candidate.name,
+                entry.variant.kernel()
+            ));
         } else if entry.stale()? {
             stale += 1;
         } else {

@@ -5,7 +5,7 @@ use web_time::Instant;
 
 use wgforge_codegen::{
     Variant,
-    check::{Case, Draw, Inputs, Rng},
+    check::{Case, Draw, Inputs, Rng, Tolerance},
 };
 use wgforge_runtime::{BindGroup, Device, Error, Pass, Pipeline, Recorder, Result, Slice, bytemuck};
 
@@ -212,16 +212,18 @@ impl Track {
             if written.contains(&name) {
                 let bytes = words.len() as u64 * 4;
                 track.sizes.insert(name, bytes);
-                let slice = track.output(name, bytes).await?;
+                let slice = track.output(name, bytes, false).await?;
                 device.write(&slice, 0, bytemuck::cast_slice(words));
             }
         }
         Ok(track)
     }
 
-    async fn output(&mut self, name: &str, bytes: u64) -> Result<Slice> {
+    /// `own`: notes of a kernel for itself, which others with another size of them must not have written.
+    async fn output(&mut self, name: &str, bytes: u64, own: bool) -> Result<Slice> {
         let bytes = bytes.max(16).next_multiple_of(16);
-        if let Some(slice) = self.outputs.get(name).filter(|s| s.size >= bytes) {
+        let fits = |s: &&Slice| if own { s.size == bytes } else { s.size >= bytes };
+        if let Some(slice) = self.outputs.get(name).filter(fits) {
             return Ok(slice.clone());
         }
         let slice = self.device.buffer(name, bytes).await?;
@@ -245,13 +247,14 @@ impl Track {
             if known.is_some_and(|n| self.inputs.contains_key(n)) {
                 continue;
             }
-            let known = self.sizes.get(name).copied();
-            let own = match known {
+            let of_plain = self.sizes.get(name).copied();
+            let laid_out = match of_plain {
                 Some(_) if variant.followers().is_empty() => 0,
                 _ => self.bytes_of(variant, name),
             };
-            let bytes = own.max(known.unwrap_or(0));
-            all.insert(name.to_owned(), self.output(name, bytes).await?);
+            let bytes = laid_out.max(of_plain.unwrap_or(0));
+            let own = known.is_some_and(|n| variant.output(n).1 == Tolerance::Ignored);
+            all.insert(name.to_owned(), self.output(name, bytes, own).await?);
         }
         Ok(all)
     }

@@ -309,6 +309,12 @@ macro_rules! registry {
                     <crate::kernels::$module::$kernel as Kernel>::why_not(shape, config, caps),)+ Self::Custom(v) => v.inner().why_not(caps) }
             }
 
+            /// Whether workgroups wait for others: it is right anywhere, and fast where they run side by side. What
+            /// was tuned on one device says nothing of another then.
+            pub fn waits(&self) -> bool {
+                matches!(self, Self::DecodeAttention { config, .. } if config.project.is_some())
+            }
+
             /// Names of the bindings in order.
             pub fn bindings(&self) -> Vec<&'static str> {
                 match self { $(Self::$kernel { shape, config } =>

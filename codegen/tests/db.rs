@@ -171,8 +171,11 @@ proptest! {
         which in any::<prop::sample::Index>(),
         shape in prop::collection::vec((0usize..12, nasty(22)), 0..3),
         config in prop::collection::vec((0usize..6, nasty(12)), 0..3),
+        project in prop::option::of(nasty(12)),
     ) {
-        let all = shapes::odd();
+        // With one that can wait for others.
+        let waits = |w: &Workload| matches!(w, Workload::DecodeAttention(s) if s.then.is_some());
+        let all: Vec<Workload> = shapes::odd().into_iter().chain(shapes::e2b().into_iter().filter(waits)).collect();
         let workload = &all[which.index(all.len())];
         let caps = Caps::webgpu_baseline().with_subgroups(32).with_f16(true);
         let good = Database::generic(&caps, std::slice::from_ref(workload)).expect("renders").to_toml();
@@ -180,6 +183,9 @@ proptest! {
         let entry = &mut table["kernel"][0];
         shape.into_iter().for_each(|(at, with)| poke(&mut entry["shape"], at, with));
         config.into_iter().for_each(|(at, with)| poke(&mut entry["config"], at, with));
+        if let Some(n) = project.filter(|_| waits(workload)) {
+            entry["config"].as_table_mut().expect("a table").insert("project".into(), toml::Value::Integer(n));
+        }
         if let Ok(database) = Database::parse("numbers.toml", &table.to_string()) {
             for variant in database.entries().iter().map(|e| &e.variant) {
                 let _ = (variant.context(), variant.groups(1), variant.groups(600), variant.bindings());

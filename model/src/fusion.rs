@@ -12,7 +12,7 @@ pub struct Fusion {
     /// Products with the ones before them, where sums are the same in any order, because static grids make
     /// them integers or because sums of floats (of weights with group scales) are rounded to such: `down`
     /// with gate and up, the two of the per-layer inputs, and the output projection with the join of
-    /// attention's key ranges. Needs `norms`, which add what they leave, and for the last of them
+    /// attention's key ranges, or with attention itself. Needs `norms`, which add what they leave, and for the last of them
     /// `attention`. The mix of the per-layer inputs then reads their table itself and clears the sums.
     pub products: bool,
     /// The search for the largest logit with the head, which leaves that of each of its workgroups.

@@ -1,12 +1,13 @@
 {#- Workgroups of one dispatch that tell each other results: the key ranges of a head, each a workgroup, whose
     unnormalised sums all of them need. WGSL lets nobody count on another workgroup that runs at the same time, nor on
     the order in which what it stores becomes visible. So every word carries in its last two bits the dispatch it is of
-    (floats are rounded to the 22 bits above), and who has waited long enough computes what is missing by itself; see
+    (floats are rounded to 22 significant ones), and who has waited long enough computes what is missing by itself; see
     codegen/src/kernels/decode_attention.rs.
 
     `exchange`: word 0 counts, from word 64 on of each (head, range) its sum, one component of all quads after the
     other so that neighbouring threads meet neighbouring words, then its maximum and its mass. -#}
-{% component exchange_memory(binding: integer, dim: integer, splits: integer, wg: integer, groups: integer) -%}
+{% component exchange_memory(binding: integer, dim: integer, splits: integer, wg: integer, groups: integer,
+                            tickets: integer) -%}
 @group(0) @binding({{ binding }}) var<storage, read_write> exchange: array<atomic<u32>>;
 const SPLITS = {{ splits }}u;
 const SHELF = {{ dim + 32 }}u;       // words of a range
@@ -22,10 +23,10 @@ var<workgroup> joined: array<vec4<f32>, {{ wg }}>;
 var<workgroup> joined_mass: array<f32, {{ groups }}>;
 {%- endif %}
 
-// Each dispatch takes 4096 tickets, whatever its workgroups are, so that all of one see the same number of
-// thousands, and the next one another: words of the one before are told apart.
+// Each dispatch takes {{ tickets }} tickets, whatever its workgroups are, so that all of one see the same number of whole
+// {{ tickets }}s, and the next one another: words of the one before are told apart.
 fn take_ticket(first: bool, workgroups: u32) -> u32 {
-  return (atomicAdd(&exchange[0], select(1u, 4097u - workgroups, first)) / 4096u + 1u) % 4u;
+  return (atomicAdd(&exchange[0], select(1u, {{ tickets + 1 }}u - workgroups, first)) / {{ tickets }}u + 1u) % 4u;
 }
 fn shelf(range: u32) -> u32 { return 64u + range * SHELF; }
 fn put_word(at: u32, value: f32) { atomicStore(&exchange[at], ((bitcast<u32>(value) + 2u) & 0xfffffffcu) | epoch); }
@@ -68,7 +69,11 @@ fn stat_is_here(x: vec2<u32>) -> bool { return all((x & vec2<u32>(3u)) == vec2<u
     if (!quad_is_here(got{{ i }})) { got{{ i }} = look_quad(shelf{{ i }}); }
 {%- endfor %}
   }
-  if (!here) { atomicStore(&late, 1u); }
+  if (!here) {
+    // What the last look brought.
+    here = stat_is_here(got_stat){% for i in range(end=ranges) %} && quad_is_here(got{{ i }}){% endfor %};
+    if (!here) { atomicStore(&late, 1u); }
+  }
   if (t < SPLITS) {
     tops[t] = bitcast<f32>(got_stat.x & 0xfffffffcu);
     masses[t] = bitcast<f32>(got_stat.y & 0xfffffffcu);

@@ -3,7 +3,8 @@
 //!
 //! Every workgroup normalises and rotates its query heads anew, which costs less than a dispatch.
 //! The token's own key and value take part as they were computed, in f32, and are never read back:
-//! the one workgroup a KV head that stores them may be later than those that need them.
+//! the one workgroup a KV head that stores them may be later than those that need them. (Workgroups that
+//! compute its range for it store the same.)
 //!
 //! A head's key ranges are joined by the dispatch behind, or here: then its workgroups exchange their sums,
 //! wait for each other and multiply the output projection ([`Config::project`]), which saves that dispatch
@@ -27,7 +28,7 @@ use crate::{
     check::{Draw, Inputs, Tolerance},
     io::{self, Io, load},
     kernel::{Kernel, require},
-    types::{Act, stride},
+    types::{Act, Format, Scale, stride},
 };
 
 /// The family.
@@ -68,7 +69,7 @@ pub struct Shape {
     /// Added to the mean of squares.
     pub eps: f64,
     /// The output projection, where it follows in the dispatch that joins the key ranges
-    /// ([`merge_gemv`]): then ranges are left to it even if there is only one.
+    /// ([`merge_gemv`], or this one): then ranges are left to it even if there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Second>,
     /// For contexts of many thousand keys, which other configurations are best for; it computes the same.
@@ -85,7 +86,7 @@ pub struct Config {
     /// Query heads of a workgroup, which share the rows of keys and values it reads; divides the
     /// heads of a KV head. Each needs `dim` floats over the threads in registers.
     pub heads: u32,
-    /// Key ranges, each a workgroup of its own, joined by `attention_merge`; at most 64.
+    /// Key ranges, each a workgroup of its own, joined by the dispatch behind unless it projects; at most 64.
     pub splits: u32,
     /// Keys of a tile; a power of two. Its rows are held in registers, up to 16 quads a thread.
     pub keys: u32,
@@ -99,12 +100,13 @@ pub struct Config {
     /// Reads and writes f16 by WGSL's type instead of packed words.
     pub f16: bool,
     /// Multiplies the output projection ([`Shape::then`]) in this dispatch, each workgroup of a head some of
-    /// its rows, with so many threads sharing four of them. `None`: that is left to the dispatch behind.
+    /// its rows, with so many threads sharing four of them: a power of two that divides the pieces of 16 bytes in
+    /// which four rows meet a head. `None`: that is left to the dispatch behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<u32>,
 }
 
-/// Tickets that a dispatch takes, as `take_ticket` in `templates/parts/exchange.wgsl` counts them.
+/// Tickets that a dispatch takes, whatever its workgroups are; 2^32 is a multiple of four times as many.
 const TICKETS: u32 = 4096;
 
 impl Shape {
@@ -277,16 +279,15 @@ impl Kernel for DecodeAttention {
                 }
             }
         }
-        // Narrow subgroups are those of processors and small GPUs, whose workgroups take turns and would wait
-        // in vain. One head a workgroup, or too few share out the projection.
-        let waits = caps.subgroup_min >= 16 && s.then.is_some();
+        // Narrow subgroups are those of processors (16 lanes at most) and small GPUs, whose workgroups take turns and
+        // would wait in vain. One head a workgroup, or too few share out the projection.
+        let waits = caps.subgroup_min >= 32 && s.then.is_some();
         let can = |c: &&Config| waits && c.heads == 1 && c.splits > 1 && c.keys >= 16 && c.wg >= 128;
         let projecting: Vec<Config> = (all.iter().filter(can))
             .flat_map(|c| [4, 8, 16].map(|split| Config { project: Some(split), ..c.clone() }))
             .collect();
         all.retain(|c| c.wg <= 256);
-        // First, for a search that has little time begins with the first of what is promising.
-        let mut all = [projecting, all].concat();
+        all.extend(projecting);
         all.retain(|c| Self::why_not(s, c, caps).is_none());
         all
     }
@@ -413,12 +414,12 @@ impl Kernel for DecodeAttention {
             };
             require!(c.heads == 1, "{} heads a workgroup do not share out a head's columns", c.heads);
             require!(
-                dim4.is_power_of_two() && c.wg.is_multiple_of(dim4) && c.wg >= dim4,
+                dim4.is_power_of_two() && c.wg.is_power_of_two() && c.wg >= dim4,
                 "a workgroup of {} has no thread for each of {dim4} quads of a head",
                 c.wg
             );
             require!(c.wg >= c.splits, "{} threads do not look for {} key ranges", c.wg, c.splits);
-            require!(c.sg > 0 && c.sg.is_power_of_two() && split > 0, "lanes are powers of two");
+            require!(split > 0, "no thread multiplies the output projection");
             require!(
                 second.quads().is_multiple_of(c.splits),
                 "{} key ranges do not share out the {} fours of rows",
@@ -479,12 +480,19 @@ impl Kernel for DecodeAttention {
             ("whole_turns", u32::from(s.rotary.is_multiple_of(4))),
             ("ragged", u32::from(l.pairs * l.team != s.dim / 8)),
         ];
-        if let Some((second, share)) = s.projects(c) {
-            d.extend(share.derived(second, s.columns()));
-            d.push(("slab_chunks", second.chunks(s.columns())));
+        // Zeros where it leaves the projection to others.
+        let leaves = Second { rows: 4, format: Format::I4, scale: Scale::Row, banks: 1 };
+        let nothing = Share { wg: c.wg, quads: 1, pieces: 1, split: 1, sg: 1 };
+        let (second, share) = s.projects(c).unwrap_or((&leaves, nothing));
+        let of = |n: u32| if c.project.is_some() { n } else { 0 };
+        d.extend(share.derived(second, s.columns()).map(|(name, n)| (name, of(n))));
+        d.extend([
+            ("slab_chunks", of(second.chunks(s.columns()))),
+            ("slab_split", of(share.split)),
+            ("tickets", of(TICKETS)),
             // Key ranges whose sums a thread joins.
-            d.push(("ranges", c.splits.div_ceil(l.groups)));
-        }
+            ("ranges", of(c.splits.div_ceil(l.groups))),
+        ]);
         d
     }
 
@@ -619,15 +627,19 @@ impl Kernel for DecodeAttention {
             "grids" => d.grid(0.02),
             "partials" => Draw::poison(s.partial_bytes(c.splits)),
             "exchange" => vec![0; (s.exchange_bytes(c) / 4) as usize],
-            "w2" | "out" if let Some((second, _)) = s.projects(c) => second.draw(s.columns(), name, d),
+            "w2" | "out" if c.project.is_some() => {
+                s.then.as_ref().map_or_else(Vec::new, |second| second.draw(s.columns(), name, d))
+            }
             _ => Draw::poison(s.out.row_bytes(s.heads * s.dim)),
         }
     }
 
     fn output(s: &Shape, c: &Config, name: &str) -> (Act, Tolerance) {
+        if let ("out", Some((second, _))) = (name, s.projects(c)) {
+            return second.output(true);
+        }
         match name {
             "exchange" => (Act::I32, Tolerance::Ignored),
-            "out" if let Some((second, _)) = s.projects(c) => second.output(true),
             "k" | "v" => Tolerance::float(s.kv, 2e-5),
             // A norm's last bits count by the size of a score, and weights follow scores.
             "partials" => Tolerance::float(Act::F32, 2e-4),
@@ -659,17 +671,20 @@ impl Kernel for DecodeAttention {
         // Two entries of (cos, sin) give the angle of a pair.
         let angles = 16 * u64::from(s.rotary);
         let all = s.slots() * s.dim;
-        let (out, projected) = match s.projects(c) {
-            Some((second, _)) => (second.sum_bytes(), second.weight_bytes(s.columns()) + second.sum_bytes()),
-            None if s.parts(c) => (s.partial_bytes(c.splits), 0),
-            None => (s.out.row_bytes(s.heads * s.dim), 0),
+        let (out, projected, products) = match s.projects(c) {
+            Some((second, _)) => {
+                let read = second.weight_bytes(s.columns()) + second.sum_bytes();
+                (second.sum_bytes(), read, u64::from(second.rows) * u64::from(s.columns()))
+            }
+            None if s.parts(c) => (s.partial_bytes(c.splits), 0, 0),
+            None => (s.out.row_bytes(s.heads * s.dim), 0, 0),
         };
         let of_inputs = s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles;
         Cost {
             read_bytes: of_inputs + 2 * cached * row + projected,
             written_bytes: out + appended,
-            // Norms and rotation, scores, and the sum of values.
-            ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim),
+            // Norms and rotation, scores, the sum of values, and the product.
+            ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim) + 2 * products,
             kind: Arithmetic::F32,
         }
     }

@@ -91,7 +91,8 @@ impl Kernels {
         } else {
             format!("measured on {name}, of the same vendor and class ({})", set.class)
         };
-        let variants = set.kernels.iter().filter_map(parse).collect();
+        let own = |v: &Variant| name == adapter.name || !v.waits();
+        let variants = set.kernels.iter().filter_map(parse).filter(own).collect();
         (Self::tuned(caps, set.name, variants).0, why)
     }
 
@@ -184,18 +185,28 @@ impl Kernels {
         match variant.why_not(&self.caps) {
             None => Ok(variant),
             // The generic choice is a guess; the candidates are the whole space.
-            Some(reason) => workload.candidates(&self.caps).into_iter().next().ok_or_else(|| Error::Kernel {
-                kernel: format!("{} {}", workload.kernel(), workload.shape_json()),
-                report: format!("no configuration runs on this device: {reason}"),
-            }),
+            Some(reason) => {
+                let mut all = workload.candidates(&self.caps).into_iter();
+                let runs = all.find(|v| v.why_not(&self.caps).is_none() && !v.waits());
+                runs.ok_or_else(|| Error::Kernel {
+                    kernel: format!("{} {}", workload.kernel(), workload.shape_json()),
+                    report: format!("no configuration runs on this device: {reason}"),
+                })
+            }
         }
     }
 
     /// The configuration a committed database has for `workload`, if this device can run it.
     fn committed(&self, workload: &Workload) -> Option<Variant> {
-        let info = self.find(workload)?;
+        let ((name, vendor), shape) = (&self.adapter, workload.shape_json());
+        let sets = embedded::sets_for(&self.caps, name, *vendor);
+        let with =
+            |set: &&embedded::KernelSet| set.find(workload.kernel(), &shape).map(|info| (set.adapter, info));
+        let (measured_on, info) = sets.iter().find_map(with)?;
         let config = serde_json::from_str(info.config).ok()?;
-        workload.with_config(config).ok().filter(|v| v.why_not(&self.caps).is_none())
+        let own = measured_on == Some(name);
+        let usable = |v: &Variant| v.why_not(&self.caps).is_none() && (own || !v.waits());
+        workload.with_config(config).ok().filter(usable)
     }
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.
