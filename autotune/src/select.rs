@@ -1,6 +1,9 @@
 //! Which database a device gets, and why.
 
-use wgforge_codegen::{Caps, Database};
+use wgforge_codegen::{
+    Caps, Database,
+    db::{Entry, native_hash},
+};
 use wgforge_runtime::AdapterReport;
 
 use crate::{
@@ -126,8 +129,8 @@ fn explain(closeness: &Closeness, candidate: &Candidate) -> String {
     }
 }
 
-/// Leaves out what this device cannot run, what the templates no longer render as it was, and what waits for others, as
-/// it was good on another card.
+/// Leaves out what this device cannot run and what the templates no longer render as it was. Nothing waits for
+/// others because that was good on another card.
 fn usable(
     candidate: &Candidate,
     caps: &Caps,
@@ -142,14 +145,12 @@ fn usable(
     for entry in candidate.database.entries() {
         if let Some(reason) = entry.variant.why_not(caps) {
             notes.push(format!("{}: {} left out: {reason}", candidate.name, entry.variant.kernel()));
-        } else if elsewhere && entry.variant.waits() {
-            notes.push(format!(
-                "{}: {} left out: its workgroups wait for each other, which was tuned on another device",
-                candidate.name,
-                entry.variant.kernel()
-            ));
         } else if entry.stale()? {
             stale += 1;
+        } else if elsewhere && entry.variant.waits() {
+            let variant = entry.variant.without_waiting();
+            let wgsl_hash = native_hash(&variant)?;
+            database.insert(Entry { variant, wgsl_hash, timing: None });
         } else {
             database.insert(entry.clone());
         }

@@ -4,7 +4,11 @@ use wgforge_autotune::{
     Candidate, Database, DeviceId, Mismatch, Origin, device_id, file_name, generic, load, load_folder,
     mismatches, save, select,
 };
-use wgforge_codegen::{Caps, Workload};
+use wgforge_codegen::{
+    Caps, Variant, Workload,
+    db::{Entry, native_hash},
+    shapes,
+};
 use wgforge_runtime::{AdapterReport, Backend, adapters};
 
 /// An adapter of the given class. Fields it does not name are those of the stub backend.
@@ -109,6 +113,32 @@ fn another_driver_or_class_is_not_this_adapter() {
         refused.to_string().contains("tuned on Card A") && refused.to_string().contains("class"),
         "{refused}"
     );
+}
+
+/// Whether workgroups run side by side is known of the card it was tuned on, and of no other.
+#[test]
+fn what_waits_for_others_waits_on_its_own_card_only() {
+    let here = adapter("Card A", 0x10de, subgroup(32, true));
+    let sibling = adapter("Card B", 0x10de, subgroup(32, true));
+    let caps = Caps { max_storage_bindings: 10, ..here.caps.clone() };
+    let waits = |v: &Variant| v.waits() && v.why_not(&caps).is_none();
+    let all = shapes::e2b().into_iter().flat_map(|w| w.candidates(&caps));
+    let variant = all.into_iter().find(waits).expect("a candidate that waits");
+    let mut candidate = tuned("mine", &here, Origin::Embedded);
+    let wgsl_hash = native_hash(&variant).expect("it renders");
+    candidate.database.insert(Entry { variant: variant.clone(), wgsl_hash, timing: None });
+    for (adapter, origin, kept) in [
+        (&here, Origin::Embedded, true),
+        (&sibling, Origin::Embedded, false),
+        (&sibling, Origin::Named, true),
+    ] {
+        let adapter = AdapterReport { caps: caps.clone(), ..adapter.clone() };
+        let selection = select(&adapter, vec![Candidate { origin, ..candidate.clone() }]).expect("it fits");
+        let entries = selection.database.entries();
+        let found = entries.iter().find(|e| e.variant.workload() == variant.workload()).expect("its shape");
+        assert_eq!(found.variant.waits(), kept, "{} as {origin:?}", adapter.name);
+        assert!(!found.stale().expect("it renders"));
+    }
 }
 
 #[test]

@@ -315,6 +315,16 @@ macro_rules! registry {
                 matches!(self, Self::DecodeAttention { config, .. } if config.project.is_some())
             }
 
+            /// The same, leaving what comes behind the wait to another dispatch.
+            #[must_use]
+            pub fn without_waiting(&self) -> Self {
+                let mut variant = self.clone();
+                if let Self::DecodeAttention { config, .. } = &mut variant {
+                    config.project = None;
+                }
+                variant
+            }
+
             /// Names of the bindings in order.
             pub fn bindings(&self) -> Vec<&'static str> {
                 match self { $(Self::$kernel { shape, config } =>

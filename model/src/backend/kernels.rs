@@ -91,8 +91,8 @@ impl Kernels {
         } else {
             format!("measured on {name}, of the same vendor and class ({})", set.class)
         };
-        let own = |v: &Variant| name == adapter.name || !v.waits();
-        let variants = set.kernels.iter().filter_map(parse).filter(own).collect();
+        let here = |v: Variant| if name == adapter.name { v } else { v.without_waiting() };
+        let variants = set.kernels.iter().filter_map(parse).map(here).collect();
         (Self::tuned(caps, set.name, variants).0, why)
     }
 
@@ -204,9 +204,9 @@ impl Kernels {
             |set: &&embedded::KernelSet| set.find(workload.kernel(), &shape).map(|info| (set.adapter, info));
         let (measured_on, info) = sets.iter().find_map(with)?;
         let config = serde_json::from_str(info.config).ok()?;
-        let own = measured_on == Some(name);
-        let usable = |v: &Variant| v.why_not(&self.caps).is_none() && (own || !v.waits());
-        workload.with_config(config).ok().filter(usable)
+        let variant = workload.with_config(config).ok()?;
+        let variant = if measured_on == Some(name) { variant } else { variant.without_waiting() };
+        Some(variant).filter(|v| v.why_not(&self.caps).is_none())
     }
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.
