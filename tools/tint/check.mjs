@@ -46,7 +46,7 @@ function excerpt(code, message) {
 }
 
 // The null device grants the WebGPU baseline only; larger shaders are compiled but get no pipeline.
-const beyondLimits = /exceeds the maximum allowed|workgroup storage|invocations/;
+const beyondLimits = /exceeds the maximum allowed|exceeds the maximum per-stage limit|workgroup storage|invocations/;
 
 let failed = 0;
 let large = 0;
