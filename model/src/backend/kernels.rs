@@ -48,6 +48,12 @@ pub struct Kernels {
     texts: Texts,
 }
 
+/// What was tuned on this very adapter (`here`) as it was, on others without waiting; a build that cannot render has no
+/// text of that, and waits.
+fn as_tuned(variant: Variant, here: bool) -> Variant {
+    if here || cfg!(not(feature = "jit")) { variant } else { variant.without_waiting() }
+}
+
 impl Kernels {
     /// No tuned kernels: every workload gets its generic configuration.
     pub fn generic(caps: &Caps) -> Self {
@@ -91,7 +97,7 @@ impl Kernels {
         } else {
             format!("measured on {name}, of the same vendor and class ({})", set.class)
         };
-        let here = |v: Variant| if name == adapter.name { v } else { v.without_waiting() };
+        let here = |v: Variant| as_tuned(v, name == adapter.name);
         let variants = set.kernels.iter().filter_map(parse).map(here).collect();
         (Self::tuned(caps, set.name, variants).0, why)
     }
@@ -205,8 +211,7 @@ impl Kernels {
         let (measured_on, info) = sets.iter().find_map(with)?;
         let config = serde_json::from_str(info.config).ok()?;
         let variant = workload.with_config(config).ok()?;
-        let variant = if measured_on == Some(name) { variant } else { variant.without_waiting() };
-        Some(variant).filter(|v| v.why_not(&self.caps).is_none())
+        Some(as_tuned(variant, measured_on == Some(name))).filter(|v| v.why_not(&self.caps).is_none())
     }
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.
