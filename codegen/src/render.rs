@@ -43,7 +43,6 @@ const PARTS: &[(&str, &str)] = &[
     ("parts/attention.wgsl", include_str!("../../templates/parts/attention.wgsl")),
     ("parts/norm.wgsl", include_str!("../../templates/parts/norm.wgsl")),
     ("parts/digits.wgsl", include_str!("../../templates/parts/digits.wgsl")),
-    ("parts/exchange.wgsl", include_str!("../../templates/parts/exchange.wgsl")),
     ("parts/slab.wgsl", include_str!("../../templates/parts/slab.wgsl")),
     ("parts/epilogue.wgsl", include_str!("../../templates/parts/epilogue.wgsl")),
     ("parts/token.wgsl", include_str!("../../templates/parts/token.wgsl")),

@@ -11,7 +11,6 @@
 //! where they run side by side. WebGPU does not promise that they do, nor an order in which what one stores
 //! is seen by others. Nothing here counts on either: what is exchanged are atomic words that say by themselves
 //! which dispatch they are of, and a workgroup that has waited too long computes what is missing.
-//! `templates/parts/exchange.wgsl` has that part.
 
 use std::ops::Range;
 
@@ -251,7 +250,7 @@ impl Kernel for DecodeAttention {
         let mut all = Vec::new();
         let group = s.heads / s.kv_heads.max(1);
         let f16s = if s.any_f16() { f16_choices(caps) } else { vec![false] };
-        for wg in [32, 64, 128, 256, 512] {
+        for wg in [32, 64, 128, 256] {
             for heads in (1..=group.min(8)).filter(|h| group.is_multiple_of(*h)) {
                 for splits in [1, 8, 16, 32, 64] {
                     for keys in [8, 16, 32, 64] {
@@ -286,7 +285,6 @@ impl Kernel for DecodeAttention {
         let projecting: Vec<Config> = (all.iter().filter(can))
             .flat_map(|c| [4, 8, 16].map(|split| Config { project: Some(split), ..c.clone() }))
             .collect();
-        all.retain(|c| c.wg <= 256);
         all.extend(projecting);
         all.retain(|c| Self::why_not(s, c, caps).is_none());
         all
@@ -480,18 +478,17 @@ impl Kernel for DecodeAttention {
             ("whole_turns", u32::from(s.rotary.is_multiple_of(4))),
             ("ragged", u32::from(l.pairs * l.team != s.dim / 8)),
         ];
-        // Zeros where it leaves the projection to others.
-        let leaves = Second { rows: 4, format: Format::I4, scale: Scale::Row, banks: 1 };
-        let nothing = Share { wg: c.wg, quads: 1, pieces: 1, split: 1, sg: 1 };
-        let (second, share) = s.projects(c).unwrap_or((&leaves, nothing));
-        let of = |n: u32| if c.project.is_some() { n } else { 0 };
-        d.extend(share.derived(second, s.columns()).map(|(name, n)| (name, of(n))));
+        // Where the projection is left to others: of some product, and in no text.
+        let some = Second { rows: 4, format: Format::I4, scale: Scale::Row, banks: 1 };
+        let shared = Share { wg: c.wg, quads: 1, pieces: 1, split: 1, sg: 1 };
+        let (second, share) = s.projects(c).unwrap_or((&some, shared));
+        d.extend(share.derived(second, s.columns()));
         d.extend([
-            ("slab_chunks", of(second.chunks(s.columns()))),
-            ("slab_split", of(share.split)),
-            ("tickets", of(TICKETS)),
+            ("slab_chunks", second.chunks(s.columns())),
+            ("slab_split", share.split),
+            ("tickets", TICKETS),
             // Key ranges whose sums a thread joins.
-            ("ranges", of(c.splits.div_ceil(l.groups))),
+            ("ranges", c.splits.div_ceil(l.groups)),
         ]);
         d
     }
