@@ -87,7 +87,9 @@ pub(crate) fn execute(global: &Global, args: &AutotuneArgs) -> Result<()> {
     for plan in plans(mode, cpu) {
         session.model.set_fusion(*plan);
         for workload in block_on(session.model.workloads())? {
-            if !workloads.contains(&workload) {
+            // Where workgroups would wait in vain there are no candidates.
+            let hopeless = workload.waits() && workload.candidates(device.caps()).is_empty();
+            if !workloads.contains(&workload) && !hopeless {
                 workloads.push(workload);
             }
         }
@@ -236,7 +238,7 @@ fn plans(mode: Mode, cpu: bool) -> &'static [Option<Fusion>] {
     match mode {
         Mode::Quick => &[None],
         Mode::Full if cpu => &[Some(Fusion::NONE)],
-        Mode::Full => &[Some(Fusion::NONE), Some(Fusion::STEPS), Some(Fusion::ALL)],
+        Mode::Full => &[Some(Fusion::NONE), Some(Fusion::STEPS), Some(Fusion::ALL), Some(Fusion::EXCHANGE)],
     }
 }
 
@@ -355,11 +357,12 @@ pub(crate) fn short(workload: &Workload) -> String {
             let window = if s.window > 0 { format!("window {}", s.window) } else { "all keys".into() };
             let cache = if s.append { "own" } else { "shared" };
             let window = if s.deep { format!("{window} of long contexts") } else { window };
+            let ahead = if s.first.is_some() { "norms, q, k, v, then " } else { "" };
             let behind = match &s.then {
                 Some(second) => format!(", then {} rows {:?}", second.rows, second.format),
                 None => format!(" → {}", text("out")),
             };
-            format!("{} heads of {}, {window}, {cache} cache{behind}", s.heads, s.dim)
+            format!("{ahead}{} heads of {}, {window}, {cache} cache{behind}", s.heads, s.dim)
         }
         Workload::AttentionMerge(s) => {
             format!("{} splits, {} heads of {} → {}", s.splits, s.heads, s.dim, text("out"))

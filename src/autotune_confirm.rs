@@ -61,6 +61,7 @@ fn family(workload: &Workload) -> &'static str {
         Workload::PleMix(s) if s.gather.is_some() => "joined norms",
         // What they leave is added by products behind norms.
         Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y.is_sum()) => "joined products",
+        Workload::DecodeAttention(s) if s.first.is_some() => "exchanged rows",
         Workload::DecodeAttention(s) if s.then.is_some() => "joined products",
         Workload::Gemv(s) if s.norm.is_some() => "joined norms",
         Workload::Gemv(_) => "decode products",
@@ -78,6 +79,9 @@ fn family(workload: &Workload) -> &'static str {
 fn needs(workload: &Workload) -> &'static [&'static str] {
     match workload {
         Workload::MergeGemv(_) => &["joined norms", "joined attention"],
+        Workload::DecodeAttention(s) if s.first.is_some() => {
+            &["joined norms", "joined attention", "joined products"]
+        }
         Workload::DecodeAttention(s) if s.then.is_some() => &["joined norms", "joined attention"],
         w if family(w) == "joined products" => &["joined norms"],
         _ => &[],

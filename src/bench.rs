@@ -29,6 +29,7 @@ pub(crate) fn execute(global: &Global, args: &BenchArgs) -> Result<()> {
         PlanChoice::Attention => Some(Fusion { attention: true, ..Fusion::NONE }),
         PlanChoice::Steps => Some(Fusion::STEPS),
         PlanChoice::Joined => Some(Fusion::ALL),
+        PlanChoice::Exchange => Some(Fusion::EXCHANGE),
     });
     let choice = if args.sample {
         Choice::Sample { temperature: 1.0, top_k: 64, top_p: 0.95, seed: args.seed }

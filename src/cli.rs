@@ -180,8 +180,10 @@ pub(crate) enum PlanChoice {
     Attention,
     /// Both of these
     Steps,
-    /// All that can be joined
+    /// All that can be joined, but for what waits for others
     Joined,
+    /// That as well: q, k and v with attention
+    Exchange,
 }
 
 #[derive(Debug, Args)]

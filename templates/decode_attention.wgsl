@@ -7,7 +7,11 @@
     see codegen/src/kernels/decode_attention.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
 {{ <step binding={b.run} /> }}
+{% if d.computes == 1 -%}
+{{ <rows_memory f={s.first} n={s.first.norm} c={c} d={d} b={b} /> }}
+{%- else -%}
 {{ <input name="qkv" binding={b.qkv} ty={s.qkv} native={c.f16} /> }}
+{%- endif %}
 // Weights of a query head, then of a key head.
 @group(0) @binding({{ b.norms }}) var<storage, read> norms: array<vec4<f32>>;
 // (cos, sin) of `low` positions 0..256, then of multiples of 256.
@@ -89,9 +93,19 @@ fn place(position: u32, kv_head: u32) -> u32 {
 @compute @workgroup_size({{ c.wg }})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 {%- if d.projects == 1 %}
-  if (t == 0u) { epoch = take_ticket(wid.x == 0u && wid.y == 0u, {{ s.heads * c.splits }}u); }
+  if (t == 0u) { epoch = take_ticket(wid.x == 0u && wid.y == 0u, {{ d.workgroups }}u); }
 {%- endif %}
   let position = run.position;
+{%- if d.computes == 1 %}
+  // Its own rows of q, k and v first; then those that others have not computed in good time.
+  var owner = select(wid.x * SPLITS + wid.y, min(wid.x + wid.y * {{ s.heads }}u, OWNERS - 1u), wid.y >= SPLITS);
+  let four = t / ROW_LANES;
+  let row_lane = t % ROW_LANES;
+{%- for u in range(end=d.first_mine) %}
+  var row_w{{ u }} = w[(owner * {{ d.first_quads }}u + four) * CHUNKS + row_lane + {{ u * d.first_lanes }}u];
+{%- endfor %}
+  make_codes(t, wid.x + wid.y == 0u);
+{%- endif %}
   let first_head = wid.x * HEADS;
   let kv_head = wid.x / {{ d.sharers }}u;
 {%- if s.window > 0 %}
@@ -158,15 +172,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let live{{ p }} = row{{ p }} < HEADS;
   let base{{ p }} = (first_head + row{{ p }}) * DIM4;
 {%- endif %}
+{%- if d.computes == 0 %}
   var squares{{ p }} = 0.0;
+{%- endif %}
 {%- for n in range(end=d.pairs) %}
+{%- if d.computes == 0 %}
   var a{{ p }}_{{ n }} = vec4<f32>();
   var b{{ p }}_{{ n }} = vec4<f32>();
+{%- endif %}
   var wa{{ p }}_{{ n }} = vec4<f32>(1.0);
   var wb{{ p }}_{{ n }} = vec4<f32>(1.0);
   if (live{{ p }}{% if d.ragged == 1 %} && in{{ n }}{% endif %}) {
+{%- if d.computes == 0 %}
     a{{ p }}_{{ n }} = qkv_at(base{{ p }} + i{{ n }});
     b{{ p }}_{{ n }} = qkv_at(base{{ p }} + HALF + i{{ n }});
+{%- endif %}
 {%- if s.append %}
     if (row{{ p }} <= HEADS) {
       let of_row = select(0u, {{ d.norm_quads }}u, row{{ p }} == HEADS);
@@ -178,7 +198,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     wb{{ p }}_{{ n }} = norms[HALF + i{{ n }}];
 {%- endif %}
   }
+{%- if d.computes == 0 %}
   squares{{ p }} += dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }});
+{%- endif %}
 {%- endfor %}{% endfor %}
 {%- for n in range(end=d.pairs) %}
 {%- if d.whole_turns == 1 %}
@@ -194,6 +216,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let si{{ n }} = vec4<f32>(e{{ n }}_0.y, e{{ n }}_1.y, e{{ n }}_2.y, e{{ n }}_3.y);
 {%- endif %}
 {%- endfor %}
+{%- if d.computes == 1 %}
+  {{ <rows_exchange first={s.first} d={d} /> }}
+{%- for p in range(end=d.passes) %}
+  var squares{{ p }} = 0.0;
+{%- for n in range(end=d.pairs) %}
+  let a{{ p }}_{{ n }} = bitcast<vec4<f32>>(got_a{{ p }}_{{ n }} & vec4<u32>(0xfffffffcu));
+  let b{{ p }}_{{ n }} = bitcast<vec4<f32>>(got_b{{ p }}_{{ n }} & vec4<u32>(0xfffffffcu));
+  squares{{ p }} += {% if d.ragged == 1 %}select(0.0, {% endif %}dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }}){% if d.ragged == 1 %}, in{{ n }}){% endif %};
+{%- endfor %}{% endfor %}
+{%- endif %}
 {%- if d.team_shuffled > 1 %}
   for (var step_ = {{ d.team_shuffled // 2 }}u; step_ > 0u; step_ >>= 1u) {
 {%- for p in range(end=d.passes) %}
@@ -569,3 +601,151 @@ if (t == 0u) { atomicStore(&late, SPLITS); }
     }
 {%- endif %}
 {%- endcomponent exchange_join %}
+
+{#- Rows of q, k and v, which the workgroups share out and exchange like the sums of key ranges: `owner` has the rows from
+    `owner * first_rows` on. Behind the key ranges' workgroups come some that only compute rows, of k and v. -#}
+{% component rows_memory(f: map, n: map, c: map, d: map, b: map) -%}
+{% set fields = d.first_fields -%}
+{% set codes = "u32" if fields == 1 else ("vec2<u32>" if fields == 2 else "vec4<u32>") -%}
+@group(0) @binding({{ b.w }}) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding({{ b.scales }}) var<storage, read> scales: array<f32>;
+{{ <norm_site x={b.x} site={b.site} quads={d.x_quads} /> }}
+{%- if n.residual %}
+{{ <norm_residual y={b.y} ty={n.y} sum={b.sum} quads={d.x_quads} native={false} banks={d.banks} /> }}
+{%- endif %}
+{{ <norm_sums wg={c.wg} sg={c.sg} residual={n.residual} norm={n.norm} /> }}
+{{ <fields format={f.format} /> }}
+{%- if f.grids %}
+{{ <srq /> }}
+{%- endif %}
+const CHUNKS = {{ d.first_chunks }}u;      // 16-byte pieces of four rows
+const ROW_LANES = {{ d.first_lanes }}u;   // threads that share four rows
+const ROW_PARTS = {{ d.first_parts }}u;   // partial sums of a row left after the shuffles
+const OWNERS = {{ d.owners }}u;
+const ROWS_AT = {{ d.rows_at }}u;         // their place among the exchanged words
+var<workgroup> xs: array<{{ codes }}, {{ d.first_chunks }}>;
+var<workgroup> row_parts: array<i32, {{ d.first_rows * d.first_parts }}>;
+{{ <put_codes fields={fields} /> }}
+
+// The norms of the residual stream, which every workgroup makes by itself, as codes in `xs`.
+fn make_codes(t: u32, keep: bool) {
+{{ <norm_row base="0u" wg={c.wg} per_thread={d.per_thread} quads={d.x_quads} width={f.columns} eps={n.eps}
+    residual={n.residual} scaled={n.scaled} norm={n.norm} keep="keep" /> }}
+  let grid_ = grid_at(0u);
+{%- for i in range(end=d.per_thread) %}
+  if (in{{ i }}) { put_codes(q{{ i }}, x{{ i }}, grid_); }
+{%- endfor %}
+  workgroupBarrier();
+}
+
+// A result, as other kernels would read it; the components of quads lie apart.
+fn put_row(row: u32, sum: i32) {
+  var y = vec4<f32>(f32(sum >> {{ d.first_shift }}u) * (grid_at(0u) * scales[row]));
+{%- if f.grids %}
+{%- if f.split_a > 0 %}
+  y = srq(y, grid_at(select(select(3u, 2u, row < {{ f.split_b }}u), 1u, row < {{ f.split_a }}u)));
+{%- else %}
+  y = srq(y, grid_at(1u));
+{%- endif %}
+{%- endif %}
+{%- if f.out == "f16" %}
+  y = vec4<f32>(unpack2x16float(pack2x16float(y.xy)), 0.0, 0.0);
+{%- endif %}
+  put_word(ROWS_AT + row / (4u * DIM4) * (4u * DIM4) + row % 4u * DIM4 + row % (4u * DIM4) / 4u, y.x);
+}
+{%- endcomponent rows_memory %}
+
+{#- Computes the rows of `owner` and looks for those of this workgroup's heads, until none is missing: they are then in
+    `got_aP_N` and `got_bP_N`, quads as threads normalise and rotate them. -#}
+{% component rows_exchange(first: map, d: map) -%}
+{%- set words = ["x", "y", "z", "w"] -%}
+{%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
+  var got_a{{ p }}_{{ n }} = vec4<u32>();
+  var got_b{{ p }}_{{ n }} = vec4<u32>();
+{%- endfor %}{% endfor %}
+  loop {
+    {
+      var part = vec4<i32>();
+{%- for u in range(end=d.first_mine) %}
+      let x{{ u }} = xs[row_lane + {{ u * d.first_lanes }}u];
+{%- for f in range(end=d.first_fields) %}
+{%- set h = "x" ~ u if d.first_fields == 1 else "x" ~ u ~ "." ~ words[f] %}
+      part += vec4<i32>(
+        dot4I8Packed(field_{{ f }}(row_w{{ u }}.x), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.y), {{ h }}),
+        dot4I8Packed(field_{{ f }}(row_w{{ u }}.z), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.w), {{ h }}));
+{%- endfor %}{% endfor %}
+{%- if d.first_shuffled >= 4 %}
+      // Each of four lanes ends up with one row's sum.
+      let odd = (t & 1u) == 1u;
+      let upper = (t & 2u) == 2u;
+      let two = select(part.xz, part.yw, odd) + subgroupShuffleXor(select(part.yw, part.xz, odd), 1u);
+      var one = select(two.x, two.y, upper) + subgroupShuffleXor(select(two.y, two.x, upper), 2u);
+{%- for step in [4, 8, 16, 32] %}
+{%- if step < d.first_shuffled %}
+      one += subgroupShuffleXor(one, {{ step }}u);
+{%- endif %}
+{%- endfor %}
+      if (t % {{ d.first_shuffled }}u < 4u) {
+        row_parts[(four * ROW_PARTS + row_lane / {{ d.first_shuffled }}u) * 4u + t % 4u] = one;
+      }
+{%- else %}
+      for (var r = 0u; r < 4u; r += 1u) { row_parts[(four * ROW_PARTS + row_lane) * 4u + r] = part[r]; }
+{%- endif %}
+    }
+    workgroupBarrier();
+    if (t < {{ d.first_rows }}u) {
+      var sum_ = 0;
+      for (var i = 0u; i < ROW_PARTS; i += 1u) { sum_ += row_parts[(t / 4u * ROW_PARTS + i) * 4u + t % 4u]; }
+      put_row(owner * {{ d.first_rows }}u + t, sum_);
+    }
+    if (wid.y >= SPLITS) { return; }
+    // What it has computed for others it must see itself.
+    if (patience < PATIENCE) { storageBarrier(); }
+{%- for p in range(end=d.passes) %}
+    let words{{ p }} = ROWS_AT + 4u * base{{ p }};
+    if (live{{ p }}) {
+{%- for n in range(end=d.pairs) %}
+      got_a{{ p }}_{{ n }} = look_quad(words{{ p }} + i{{ n }});
+      got_b{{ p }}_{{ n }} = look_quad(words{{ p }} + HALF + i{{ n }});
+{%- endfor %}
+    }
+{%- endfor %}
+    var here = false;
+    for (var look = 0u; look < patience; look += 1u) {
+      {{ <rows_here d={d} /> }}
+      if (here) { break; }
+{%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
+      if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { got_a{{ p }}_{{ n }} = look_quad(words{{ p }} + i{{ n }}); }
+      if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { got_b{{ p }}_{{ n }} = look_quad(words{{ p }} + HALF + i{{ n }}); }
+{%- endfor %}{% endfor %}
+    }
+    if (!here) {
+      {{ <rows_here d={d} /> }}
+      if (!here) { atomicStore(&late, 1u); }
+    }
+    if (workgroupUniformLoad(&late) == 0u) { break; }
+    // The first owner whose rows are missing.
+    if (t == 0u) { atomicStore(&late, OWNERS); }
+    workgroupBarrier();
+{%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
+    if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + i{{ n }}) / {{ d.first_quads }}u); }
+    if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + HALF + i{{ n }}) / {{ d.first_quads }}u); }
+{%- endfor %}{% endfor %}
+    owner = workgroupUniformLoad(&late);
+    if (t == 0u) { atomicStore(&late, 0u); }
+{%- for u in range(end=d.first_mine) %}
+    row_w{{ u }} = w[(owner * {{ d.first_quads }}u + four) * CHUNKS + row_lane + {{ u * d.first_lanes }}u];
+{%- endfor %}
+    patience = 1u;
+  }
+{%- endcomponent rows_exchange %}
+
+{#- `here`: whether all that a thread has looked for has come. -#}
+{% component rows_here(d: map) -%}
+here = true;
+{%- for p in range(end=d.passes) %}
+      if (live{{ p }}) {
+        here = here{% for n in range(end=d.pairs) %} && quad_is_here(got_a{{ p }}_{{ n }}) && quad_is_here(got_b{{ p }}_{{ n }}){% endfor %};
+      }
+{%- endfor %}
+{%- endcomponent rows_here %}

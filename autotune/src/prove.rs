@@ -143,7 +143,8 @@ pub(crate) fn plain(variant: &Variant) -> Variant {
             shape: shape.clone(),
             config: attention::Config { splits: 1, ..config.clone() },
         },
-        Variant::DecodeAttention { shape, config } => Variant::DecodeAttention {
+        // Where rows are exchanged there is no other form.
+        Variant::DecodeAttention { shape, config } if shape.first.is_none() => Variant::DecodeAttention {
             shape: shape.clone(),
             config: decode_attention::Config { splits: 1, project: None, ..config.clone() },
         },

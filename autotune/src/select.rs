@@ -148,9 +148,10 @@ fn usable(
         } else if entry.stale()? {
             stale += 1;
         } else if elsewhere && entry.variant.waits() {
-            let variant = entry.variant.without_waiting();
-            let wgsl_hash = native_hash(&variant)?;
-            database.insert(Entry { variant, wgsl_hash, timing: None });
+            if let Some(variant) = entry.variant.without_waiting() {
+                let wgsl_hash = native_hash(&variant)?;
+                database.insert(Entry { variant, wgsl_hash, timing: None });
+            }
         } else {
             database.insert(entry.clone());
         }

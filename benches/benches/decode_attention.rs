@@ -25,6 +25,7 @@ fn decode_attention(c: &mut Criterion) {
                     out: Act::F16,
                     eps: 1e-6,
                     then: None,
+                    first: None,
                     deep: false,
                 };
                 let name = format!("{layer}, {cache} cache behind {context}");

@@ -167,6 +167,11 @@ macro_rules! registry {
                 }
             }
 
+            /// Whether its workgroups wait for others however it is configured: a plan has it only where it was tuned.
+            pub fn waits(&self) -> bool {
+                matches!(self, Self::DecodeAttention(s) if s.first.is_some())
+            }
+
             /// What computes the same in short contexts, of a workload for long ones.
             pub fn in_short_contexts(&self) -> Option<Self> {
                 match self {
@@ -317,12 +322,12 @@ macro_rules! registry {
 
             /// The same, leaving what comes behind the wait to another dispatch.
             #[must_use]
-            pub fn without_waiting(&self) -> Self {
+            pub fn without_waiting(&self) -> Option<Self> {
                 let mut variant = self.clone();
                 if let Self::DecodeAttention { config, .. } = &mut variant {
                     config.project = None;
                 }
-                variant
+                (!self.workload().waits()).then_some(variant)
             }
 
             /// Names of the bindings in order.

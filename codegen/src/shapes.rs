@@ -6,10 +6,10 @@ use crate::{
         argmax, attention, attention_merge, clear, decode_attention, gather,
         gemv::{self, Epilogue},
         gemv_pair, merge_gemv, norm, ple_mix, rope, sample,
-        slab::{Second, banks},
+        slab::{Second, banks, sum_bytes},
         topk,
     },
-    types::{Act, Format, Scale, stride},
+    types::{Act, Format, Scale},
 };
 
 /// A matrix product without grids or epilogue.
@@ -100,12 +100,17 @@ fn fit(s: &mut gemv::Shape) {
     s.rows = s.rows.min(u32::try_from(most).unwrap_or(u32::MAX) / 64 * 64);
 }
 
+/// Zeros for the sums of all layers, where feed-forward blocks leave so many `banks`.
+fn zeros(layers: u32, banks: u32, row: u64) -> clear::Shape {
+    let words = u32::try_from(sum_bytes(layers, banks, row) / 4).unwrap_or(u32::MAX);
+    clear::Shape { a: words, b: words }
+}
+
 /// Everything but the matrix products.
 fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vocab: u32) -> Vec<Workload> {
     let mut all = Vec::new();
     let eps = 1e-6;
-    // A row of sums for each output and per-layer projection, and one of four banks for each feed-forward block.
-    let sums = clear::Shape { a: 2 * layers * stride(h), b: 4 * layers * stride(h) };
+    let sums = zeros(layers, 4, Act::I32.row_bytes(h));
     for (format, scale) in [
         (Format::I2, Scale::Row),
         (Format::I4, Scale::Group),
@@ -215,6 +220,7 @@ fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vo
                     out,
                     eps,
                     then,
+                    first: None,
                     deep: false,
                 }));
             }
@@ -326,7 +332,7 @@ fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
 /// Zeros for sums of floats, two words each and in one bank: by themselves, and where `all` have a mix of
 /// per-layer inputs that reads a table with group scales.
 fn float_zeros(h: u32, layers: u32, all: &[Workload]) -> Vec<Workload> {
-    let zeros = clear::Shape { a: 4 * layers * stride(h), b: 2 * layers * stride(h) };
+    let zeros = zeros(layers, 1, Act::Fixed.row_bytes(h));
     let of_group = |g: &gather::Shape| g.scale == Scale::Group;
     let mixes = all.iter().filter_map(|w| match w {
         Workload::PleMix(s) if s.gather.as_ref().is_some_and(of_group) => {
@@ -353,6 +359,49 @@ pub fn e2b() -> Vec<Workload> {
     }
     all.extend(float_zeros(1536, 35, &all));
     all.dedup();
+    all
+}
+
+/// Attention of E2B that makes q, k and v itself and goes on to the output projection: for devices
+/// with as many bindings, where somebody has tuned it.
+pub fn exchanging() -> Vec<Workload> {
+    let mut all = Vec::new();
+    for act in [Act::F16, Act::F32] {
+        for (full, own) in [(false, true), (false, false), (true, true), (true, false)] {
+            for (residual, y) in [(true, Act::I32), (false, Act::F32)] {
+                let (dim, heads, kv_heads, h) = (if full { 512 } else { 256 }, 8, 1, 1536);
+                let norm = norm::Shape {
+                    width: h,
+                    residual,
+                    y,
+                    scaled: residual,
+                    norm: true,
+                    out: Some(Act::I8),
+                    eps: 1e-6,
+                    banks: 1,
+                };
+                let (q, kv) = (heads * dim, if own { kv_heads * dim } else { 0 });
+                let (split_a, split_b) = if own { (q, q + kv) } else { (0, 0) };
+                let rows = product(q + 2 * kv, h, Format::I4, Scale::Row, Act::I8, act);
+                all.push(Workload::DecodeAttention(decode_attention::Shape {
+                    heads,
+                    kv_heads,
+                    dim,
+                    rotary: if full { dim / 8 } else { dim / 2 },
+                    window: if full { 0 } else { 512 },
+                    ring: if full { 0 } else { 1024 },
+                    append: own,
+                    qkv: act,
+                    kv: act,
+                    out: Act::I8,
+                    eps: 1e-6,
+                    then: Some(Second { rows: h, format: Format::I4, scale: Scale::Row, banks: 1 }),
+                    first: Some(gemv::Shape { norm: Some(norm), split_a, split_b, ..rows }),
+                    deep: false,
+                }));
+            }
+        }
+    }
     all
 }
 

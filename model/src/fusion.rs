@@ -15,15 +15,21 @@ pub struct Fusion {
     /// attention's key ranges, or with attention itself. Needs `norms`, which add what they leave, and for the last of them
     /// `attention`. The mix of the per-layer inputs then reads their table itself and clears the sums.
     pub products: bool,
+    /// Norms, q, k and v with all that `attention` and `products` join behind them, where workgroups exchange what they
+    /// have: one dispatch for a layer's half. Needs both, and pays only where a GPU's workgroups run side by side.
+    pub exchange: bool,
     /// The search for the largest logit with the head, which leaves that of each of its workgroups.
     pub choice: bool,
 }
 
 impl Fusion {
     /// Every step is a dispatch of its own.
-    pub const NONE: Self = Self { attention: false, norms: false, products: false, choice: false };
+    pub const NONE: Self =
+        Self { attention: false, norms: false, products: false, exchange: false, choice: false };
     /// Products stay apart.
-    pub const STEPS: Self = Self { attention: true, norms: true, products: false, choice: true };
-    /// All that can be joined is.
-    pub const ALL: Self = Self { attention: true, norms: true, products: true, choice: true };
+    pub const STEPS: Self = Self { attention: true, norms: true, choice: true, ..Self::NONE };
+    /// All that can be joined is, but for what waits for others.
+    pub const ALL: Self = Self { products: true, ..Self::STEPS };
+    /// That as well.
+    pub const EXCHANGE: Self = Self { exchange: true, ..Self::ALL };
 }

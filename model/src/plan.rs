@@ -147,7 +147,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) deep: bool,
 }
 
-/// Which of a layer's products leave sums, each to the next in the stream.
+/// Which of a layer's products leave sums, each to the next in the stream, in this order.
 #[derive(Debug, Clone, Copy)]
 enum Sums {
     Attention,
@@ -235,14 +235,9 @@ impl Builder<'_> {
 
     /// Where layer `i` adds such sums: never in the buffer that it reads others from at that time.
     async fn sums_of(&mut self, i: usize, which: Sums, second: &Second) -> Result<View> {
-        let (buffer, row) = match which {
-            Sums::Attention => (0, 2 * i),
-            Sums::FeedForward => (1, i),
-            Sums::Ple => (0, 2 * i + 1),
-        };
+        let (buffer, before) = slab::place_of_sums(u(i), which as u32, self.most_banks());
         self.summing = true;
-        let room = self.sum_row() * if buffer == 1 { self.most_banks() } else { 1 };
-        Ok(self.all_sums().await?[buffer].part(room * row as u64, second.sum_bytes()))
+        Ok(self.all_sums().await?[buffer].part(self.sum_row() * before, second.sum_bytes()))
     }
 
     /// Bytes of a row of the widest sums that the model's products leave.
@@ -254,17 +249,14 @@ impl Builder<'_> {
     }
 
     /// Banks that the feed-forward blocks' sums have at most.
-    fn most_banks(&self) -> u64 {
-        let banks = |w: &Layer| u64::from(slab::banks(w.down.columns, w.down.format, w.down.scale));
+    fn most_banks(&self) -> u32 {
+        let banks = |w: &Layer| slab::banks(w.down.columns, w.down.format, w.down.scale);
         self.weights.layers.iter().map(banks).max().unwrap_or(1)
     }
 
     async fn all_sums(&mut self) -> Result<[View; 2]> {
-        let (row, layers) = (self.sum_row(), self.config.num_layers() as u64);
-        Ok([
-            self.named("sums_a", 2 * layers * row).await?,
-            self.named("sums_b", self.most_banks() * layers * row).await?,
-        ])
+        let bytes = slab::sum_bytes(u(self.config.num_layers()), self.most_banks(), self.sum_row());
+        Ok([self.named("sums_a", bytes).await?, self.named("sums_b", bytes).await?])
     }
 
     /// Makes all sums zero.
@@ -493,13 +485,16 @@ impl Builder<'_> {
         let act = self.act;
         let name = |b: &Self, what: &str| b.of_layer(i, what);
 
-        let n = name(self, "qkv");
-        let qkv = self.vector(&n, w.qkv.rows, act).await?;
-        let names = [format!("{i}.input_norm"), format!("{i}.qkv"), name(self, "x"), name(self, "h")];
         let before = Before { stream, scaled: true, norm: true, site: &w.input };
-        let x = self.normed_product(names, before, &w.qkv, Epilogue::Store, None, (qkv, act)).await?;
-
-        let attended = self.attention(i, w, qkv).await?;
+        let (x, attended) = if let Some(done) = self.exchanged(i, w, before).await? {
+            done
+        } else {
+            let n = name(self, "qkv");
+            let qkv = self.vector(&n, w.qkv.rows, act).await?;
+            let names = [format!("{i}.input_norm"), format!("{i}.qkv"), name(self, "x"), name(self, "h")];
+            let x = self.normed_product(names, before, &w.qkv, Epilogue::Store, None, (qkv, act)).await?;
+            (x, self.attention(i, w, qkv).await?)
+        };
         let stream = Stream::pending(x, attended, &w.feedforward);
 
         let names = [
@@ -553,73 +548,124 @@ impl Builder<'_> {
         (p.parts.len() == 1).then(|| self.adding(p, before, epilogue, (true, true), out, 1))
     }
 
-    /// Rotation, cache, attention and the output projection. Returns what is to be added to the
-    /// stream.
-    async fn attention(&mut self, i: usize, w: &Layer, qkv: View) -> Result<(View, Act)> {
-        let c = self.config;
-        let (heads, dim) = (u(c.heads), u(c.head_dim(i)));
-        let source = c.kv_source(i);
-        let cache = self.caches[source].unwrap_or_else(|| panic!("layer {source} owns a cache"));
-        let kv_heads = u(c.kv_heads(source));
-        let full = c.kind(i) == LayerKind::Full;
+    /// Norms, q, k, v, all of attention and the output projection in one dispatch, where the plan has that. Returns the
+    /// completed stream and what is to be added to it.
+    async fn exchanged(
+        &mut self,
+        i: usize,
+        w: &Layer,
+        before: Before<'_>,
+    ) -> Result<Option<(View, (View, Act))>> {
+        let ([part], Some(all)) = (&w.qkv.parts[..], self.projected(i, w)) else { return Ok(None) };
+        let norm = self.norm_before(before, &w.qkv);
+        let first = self.product_shape(&w.qkv, part, Epilogue::Store, Some(norm), self.act);
+        let apart = Workload::DecodeAttention(all.clone());
+        let joined = decode_attention::Shape { first: Some(first), ..all };
+        let known = Workload::DecodeAttention(joined.clone());
+        if !self.joins(|f| f.products && f.attention && f.exchange, &known, &apart) {
+            return Ok(None);
+        }
+        let name = self.of_layer(i, "x");
+        let Residual { x, sum, mut bound } = self.residual(before.stream, &name).await?;
+        bound.extend([("site", before.site.all), ("w", part.weights)]);
+        bound.extend(part.scales.map(|v| ("scales", v)));
+        bound.extend(self.attention_views(i, w));
+        let attended = self.attend_and_project(i, w, joined, bound).await?;
+        Ok(Some((sum.unwrap_or(x), attended)))
+    }
 
-        let angles = self.weights.angles[usize::from(full)];
-        let rotary = u(c.rope(i).rotated_pairs(c.head_dim(i)));
-        let window = if full { 0 } else { u(c.window) };
-        let mut bound =
-            vec![("run", self.run), ("qkv", qkv), ("angles", angles), ("k", cache.k), ("v", cache.v)];
+    /// What attention of layer `i` binds besides its input and its output.
+    fn attention_views(&self, i: usize, w: &Layer) -> Vec<(&'static str, View)> {
+        let source = self.config.kv_source(i);
+        let cache = self.caches[source].unwrap_or_else(|| panic!("layer {source} owns a cache"));
+        let angles = self.weights.angles[usize::from(self.config.kind(i) == LayerKind::Full)];
+        let mut bound = vec![("run", self.run), ("angles", angles), ("k", cache.k), ("v", cache.v)];
         bound.extend(w.o.grids.map(|g| ("grids", g)));
-        let apart = attention::Shape {
-            heads,
-            kv_heads,
-            dim,
-            window,
-            ring: cache.ring,
-            q: self.act,
-            kv: self.kv,
-            out: w.o.input,
-            decode: self.rows == Rows::One,
-        };
-        let joined = decode_attention::Shape {
-            heads,
-            kv_heads,
-            dim,
-            rotary,
-            window,
-            ring: cache.ring,
+        bound
+    }
+
+    /// Rotation, cache and attention of layer `i` in one dispatch.
+    fn attended(&self, i: usize, w: &Layer) -> decode_attention::Shape {
+        let c = self.config;
+        let source = c.kv_source(i);
+        let full = c.kind(i) == LayerKind::Full;
+        decode_attention::Shape {
+            heads: u(c.heads),
+            kv_heads: u(c.kv_heads(source)),
+            dim: u(c.head_dim(i)),
+            rotary: u(c.rope(i).rotated_pairs(c.head_dim(i))),
+            window: if full { 0 } else { u(c.window) },
+            ring: self.caches[source].map_or(0, |cache| cache.ring),
             append: c.owns_kv(i),
             qkv: self.act,
             kv: self.kv,
             out: w.o.input,
             eps: self.eps(),
             then: None,
+            first: None,
             deep: false,
-        };
-        // Which plan is the better one is known of short contexts.
-        let deep = self.deep && full;
-        let of_context =
-            |s: decode_attention::Shape| Workload::DecodeAttention(decode_attention::Shape { deep, ..s });
-        // With the output projection behind it.
-        if let [_] = &w.gate_up.parts[..]
-            && let next = self.adding(&w.gate_up, &w.o, Epilogue::Geglu, (false, true), w.down.input, 1)
-            && let Some(then) = self.sums(&w.o, &next)
-        {
-            let w2 = w.o.parts[0].joined(w.o.scale);
-            let all = decode_attention::Shape { then: Some(then.clone()), ..joined.clone() };
+        }
+    }
+
+    /// The same with the output projection behind it, where that can be.
+    fn projected(&self, i: usize, w: &Layer) -> Option<decode_attention::Shape> {
+        let [_] = &w.gate_up.parts[..] else { return None };
+        let next = self.adding(&w.gate_up, &w.o, Epilogue::Geglu, (false, true), w.down.input, 1);
+        let then = self.sums(&w.o, &next)?;
+        Some(decode_attention::Shape { then: Some(then), ..self.attended(i, w) })
+    }
+
+    /// As it is configured for the room there is. (Which plan is the better one is known of short contexts.)
+    fn of_context(&self, s: decode_attention::Shape) -> Workload {
+        Workload::DecodeAttention(decode_attention::Shape { deep: self.deep && s.window == 0, ..s })
+    }
+
+    /// Attention with the output projection. Returns the sums.
+    async fn attend_and_project(
+        &mut self,
+        i: usize,
+        w: &Layer,
+        all: decode_attention::Shape,
+        mut bound: Vec<(&'static str, View)>,
+    ) -> Result<(View, Act)> {
+        let then = all.then.clone().unwrap_or_else(|| panic!("layer {i} projects"));
+        let w2 = w.o.parts[0].joined(w.o.scale);
+        let sums = self.sums_of(i, Sums::Attention, &then).await?;
+        bound.extend([("norms", w.head_norms), ("w2", w2), ("out", sums)]);
+        self.attend(i, self.of_context(all), bound).await?;
+        Ok((sums, w.o.scale.sums()))
+    }
+
+    /// Rotation, cache, attention and the output projection. Returns what is to be added to the
+    /// stream.
+    async fn attention(&mut self, i: usize, w: &Layer, qkv: View) -> Result<(View, Act)> {
+        let c = self.config;
+        let mut bound = self.attention_views(i, w);
+        bound.push(("qkv", qkv));
+        if let Some(all) = self.projected(i, w) {
             let apart = self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act);
             let known = Workload::DecodeAttention(all.clone());
             if self.joins(|f| f.products && f.attention, &known, &Workload::Gemv(apart)) {
-                let all = of_context(all);
-                let sums = self.sums_of(i, Sums::Attention, &then).await?;
-                bound.extend([("norms", w.head_norms), ("w2", w2), ("out", sums)]);
-                self.attend(i, all, bound).await?;
-                return Ok((sums, w.o.scale.sums()));
+                return self.attend_and_project(i, w, all, bound).await;
             }
         }
+        let joined = self.attended(i, w);
+        let decode_attention::Shape { heads, kv_heads, dim, rotary, window, ring, .. } = joined;
+        let apart = attention::Shape {
+            heads,
+            kv_heads,
+            dim,
+            window,
+            ring,
+            q: self.act,
+            kv: self.kv,
+            out: w.o.input,
+            decode: self.rows == Rows::One,
+        };
         let n = self.of_layer(i, "attention");
         let out = self.vector(&n, heads * dim, w.o.input).await?;
         bound.push(("out", out));
-        let (known, joined) = (Workload::DecodeAttention(joined.clone()), of_context(joined));
+        let (known, joined) = (Workload::DecodeAttention(joined.clone()), self.of_context(joined));
         if self.joins(|f| f.attention, &known, &Workload::Attention(apart.clone())) {
             bound.push(("norms", w.head_norms));
             self.attend(i, joined, bound).await?;

@@ -11,6 +11,9 @@
 //! where they run side by side. WebGPU does not promise that they do, nor an order in which what one stores
 //! is seen by others. Nothing here counts on either: what is exchanged are atomic words that say by themselves
 //! which dispatch they are of, and a workgroup that has waited too long computes what is missing.
+//!
+//! In the same way they may share out the product that makes q, k and v ([`Shape::first`]), which saves another
+//! dispatch: each computes some rows of it, norms included, and looks for those of its head ([`super::rows`]).
 
 use std::ops::Range;
 
@@ -19,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     NO_SUMS,
     attention::{attend, generic_splits, key_range},
-    attention_merge, common_why_not, f16_choices, merge_gemv, rope, row_why_not, shuffle_choices,
+    attention_merge, common_why_not, f16_choices, gemv, merge_gemv, rope, row_why_not,
+    rows::Rows,
+    shuffle_choices,
     slab::{Second, Share},
 };
 use crate::{
@@ -71,6 +76,10 @@ pub struct Shape {
     /// ([`merge_gemv`], or this one): then ranges are left to it even if there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Second>,
+    /// The product that makes `qkv`, behind norms, where it comes first in this dispatch: its bindings are in the
+    /// place of `qkv`. Of codes, and only for configurations that project, which exchange what they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<gemv::Shape>,
     /// For contexts of many thousand keys, which other configurations are best for; it computes the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deep: bool,
@@ -122,6 +131,25 @@ impl Shape {
         rope::Rotation { dim: self.dim, rotary: self.rotary }
     }
 
+    /// How workgroups share out the rows of [`Self::first`].
+    fn rows(&self, c: &Config) -> Option<(&gemv::Shape, Rows)> {
+        let first = self.first.as_ref()?;
+        let each = self.dim / c.splits.max(1);
+        let behind = if self.append { 2 * self.kv_heads * c.splits } else { 0 };
+        let beside = behind.div_ceil(self.heads.max(1));
+        Some((first, Rows { wg: c.wg, each, owners: self.heads * c.splits + behind, beside, sg: c.sg }))
+    }
+
+    /// Workgroups of a head, where they exchange: its key ranges, and those that only compute rows.
+    fn workgroups_of_head(&self, c: &Config) -> u32 {
+        c.splits + self.rows(c).map_or(0, |(_, rows)| rows.beside)
+    }
+
+    /// Words that key ranges exchange, and those of rows behind them.
+    fn range_words(&self, c: &Config) -> u32 {
+        64 + self.heads * c.splits * (self.dim + 32)
+    }
+
     /// Whether key ranges are left to others to join.
     fn parts(&self, c: &Config) -> bool {
         c.project.is_none() && (c.splits > 1 || self.then.is_some())
@@ -140,7 +168,8 @@ impl Shape {
         let of = |n: u32| u64::from(n);
         let groups = c.wg / (self.dim / 4);
         let joined = if groups > 1 { 16 * of(c.wg) + 4 * of(groups) } else { 0 };
-        8 + 8 * of(c.splits) + joined + second.input_bytes(self.dim / 4) + share.bytes()
+        let rows = self.rows(c).map_or(0, |(first, rows)| rows.bytes(first));
+        8 + 8 * of(c.splits) + joined + second.input_bytes(self.dim / 4) + share.bytes() + rows
     }
 
     fn columns(&self) -> u32 {
@@ -150,8 +179,8 @@ impl Shape {
     /// Bytes of `exchange`, zeros before its first use: what the key ranges' workgroups tell each other under
     /// a configuration that projects; 0 under others.
     pub fn exchange_bytes(&self, c: &Config) -> u64 {
-        let words = 64 + u64::from(self.heads * c.splits) * u64::from(self.dim + 32);
-        if c.project.is_some() { 4 * words } else { 0 }
+        let rows = if self.first.is_some() { self.slots() * self.dim } else { 0 };
+        if c.project.is_some() { 4 * u64::from(self.range_words(c) + rows) } else { 0 }
     }
 
     /// Bytes of `partials`: `[head][split]` of `dim + 4` f32, as [`attention_merge`] reads them.
@@ -227,8 +256,13 @@ impl Kernel for DecodeAttention {
     type Config = Config;
 
     fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
-        // Eight at most, hence one binding for both norms; ten where it projects.
-        let mut names = vec!["run", "qkv", "norms", "angles", "k", "v"];
+        // Eight at most, hence one binding for both norms; ten where it projects, and sixteen with rows.
+        let mut names = vec!["run"];
+        match &s.first {
+            Some(first) => names.extend(first.bindings().into_iter().filter(|n| *n != "out")),
+            None => names.push("qkv"),
+        }
+        names.extend(["norms", "angles", "k", "v"]);
         if c.project.is_some() {
             names.push("exchange");
             if s.out.is_int() {
@@ -291,6 +325,9 @@ impl Kernel for DecodeAttention {
     }
 
     fn promising(s: &Shape, c: &Config) -> bool {
+        if s.first.is_some() && c.f16 {
+            return false;
+        }
         if c.project.is_some() {
             // As many workgroups as a large GPU has cores, all their keys in one tile.
             let tile = c.wg == 256 && c.splits == 16 && c.keys == 32 && c.lanes >= 16;
@@ -306,6 +343,9 @@ impl Kernel for DecodeAttention {
     }
 
     fn generic(s: &Shape, caps: &Caps) -> Config {
+        if s.first.is_some() {
+            return exchanging(s, caps);
+        }
         let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
         // A power of two that divides the quads of a head: its lowest bit.
         let lanes = (s.dim / 4) & (s.dim / 4).wrapping_neg();
@@ -338,6 +378,10 @@ impl Kernel for DecodeAttention {
             "a product in the same dispatch needs codes, or floats where it has group scales"
         );
         require!(!s.qkv.is_int() && !s.kv.is_int(), "scores need floats");
+        require!(
+            s.first.is_none() || c.project.is_some(),
+            "only workgroups that exchange their sums exchange rows of q, k and v"
+        );
         require!(
             s.ring == 0 || s.window > 0 && s.window <= s.ring,
             "a ring of {} slots keeps only a window's keys, not {}",
@@ -426,7 +470,24 @@ impl Kernel for DecodeAttention {
             );
             let wide = second.format.piece().1;
             require!(s.dim.is_multiple_of(wide), "a head of {} is not a multiple of {wide}", s.dim);
-            let groups = s.heads * c.splits;
+            if let Some((first, rows)) = s.rows(c) {
+                require!(
+                    first.rows == s.slots() * s.dim && first.out == s.qkv,
+                    "{} results are not the q, k and v of {} heads",
+                    first.rows,
+                    s.slots()
+                );
+                require!(
+                    s.dim.is_multiple_of(4 * c.splits),
+                    "{} key ranges do not share out the fours of rows of a head of {}",
+                    c.splits,
+                    s.dim
+                );
+                if let Some(reason) = rows.why_not(first, caps) {
+                    return Some(reason);
+                }
+            }
+            let groups = s.heads * s.workgroups_of_head(c);
             require!(groups < TICKETS, "{groups} workgroups are more than tickets tell apart");
             let ranges = c.splits.div_ceil(c.wg / dim4);
             require!(ranges <= 16, "{ranges} ranges a thread would not stay in registers (at most 16)");
@@ -444,7 +505,7 @@ impl Kernel for DecodeAttention {
     }
 
     fn groups(s: &Shape, c: &Config, _: u32) -> [u32; 3] {
-        [s.heads / c.heads, c.splits, 1]
+        [s.heads / c.heads, s.workgroups_of_head(c), 1]
     }
 
     fn derived(s: &Shape, c: &Config) -> Vec<(&'static str, u32)> {
@@ -487,9 +548,15 @@ impl Kernel for DecodeAttention {
             ("slab_chunks", second.chunks(s.columns())),
             ("slab_split", share.split),
             ("tickets", TICKETS),
+            ("workgroups", s.heads * s.workgroups_of_head(c)),
             // Key ranges whose sums a thread joins.
             ("ranges", c.splits.div_ceil(l.groups)),
+            ("computes", u32::from(s.first.is_some())),
         ]);
+        if let Some((first, rows)) = s.rows(c) {
+            d.extend(rows.derived(first));
+            d.push(("rows_at", s.range_words(c)));
+        }
         d
     }
 
@@ -500,7 +567,18 @@ impl Kernel for DecodeAttention {
         let (heads, kv_heads) = (s.heads as usize, s.kv_heads as usize);
         let turn = s.rotation().at(io, position);
         let eps = io::narrow(s.eps);
-        let head = |io: &Io<'_>, i: usize| io.row("qkv", s.qkv, i * d, d, 1.0);
+        // Rows that others compute are rounded as in memory.
+        let computed = s.first.as_ref().map(|first| {
+            let mut words = vec![0; (s.qkv.row_bytes(first.rows) / 4) as usize];
+            io.tokens = 1;
+            let results = first.results(io, ("scales", 0));
+            results.iter().enumerate().for_each(|(i, v)| io::store(&mut words, s.qkv, i, *v, 1.0));
+            words
+        });
+        let head = |io: &Io<'_>, i: usize| match &computed {
+            Some(words) => (i * d..(i + 1) * d).map(|i| load(words, s.qkv, i, 1.0)).collect(),
+            None => io.row("qkv", s.qkv, i * d, d, 1.0),
+        };
         let weights = |io: &Io<'_>, i: usize| io.row("norms", Act::F32, i * stride(s.dim) as usize, d, 1.0);
         let slot_of = |p: usize| if s.ring > 0 { p % s.ring as usize } else { p };
 
@@ -574,6 +652,9 @@ impl Kernel for DecodeAttention {
         if c.project.is_some() {
             names.push("exchange");
         }
+        if s.first.as_ref().and_then(|f| f.norm.as_ref()).is_some_and(|n| n.residual) {
+            names.push("sum");
+        }
         names.push(if s.parts(c) { "partials" } else { "out" });
         names
     }
@@ -624,6 +705,9 @@ impl Kernel for DecodeAttention {
             "grids" => d.grid(0.02),
             "partials" => Draw::poison(s.partial_bytes(c.splits)),
             "exchange" => vec![0; (s.exchange_bytes(c) / 4) as usize],
+            "w" | "scales" | "x" | "y" | "site" | "sum" => {
+                s.first.as_ref().map_or_else(Vec::new, |first| first.draw(name, d))
+            }
             "w2" | "out" if c.project.is_some() => {
                 s.then.as_ref().map_or_else(Vec::new, |second| second.draw(s.columns(), name, d))
             }
@@ -637,6 +721,9 @@ impl Kernel for DecodeAttention {
         }
         match name {
             "exchange" => (Act::I32, Tolerance::Ignored),
+            "sum" => Tolerance::float(Act::F32, 2e-5),
+            // A code of the product's input near an edge moves all of its results.
+            "k" | "v" if s.first.is_some() => Tolerance::float(s.kv, 0.05),
             "k" | "v" => Tolerance::float(s.kv, 2e-5),
             // A norm's last bits count by the size of a score, and weights follow scores.
             "partials" => Tolerance::float(Act::F32, 2e-4),
@@ -676,13 +763,37 @@ impl Kernel for DecodeAttention {
             None if s.parts(c) => (s.partial_bytes(c.splits), 0, 0),
             None => (s.out.row_bytes(s.heads * s.dim), 0, 0),
         };
-        let of_inputs = s.qkv.row_bytes(all) + norms * Act::F32.row_bytes(s.dim) + angles;
+        let (qkv, stream, firsts) = match &s.first {
+            Some(first) => {
+                let cost = first.cost(1);
+                // The results stay where they are.
+                (cost.read_bytes, cost.written_bytes - first.out.row_bytes(first.rows), cost.ops)
+            }
+            None => (s.qkv.row_bytes(all), 0, 0),
+        };
+        let of_inputs = qkv + norms * Act::F32.row_bytes(s.dim) + angles;
         Cost {
             read_bytes: of_inputs + 2 * cached * row + projected,
-            written_bytes: out + appended,
-            // Norms and rotation, scores, the sum of values, and the product.
-            ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim) + 2 * products,
+            written_bytes: out + appended + stream,
+            // Norms and rotation, scores, the sum of values, and the products.
+            ops: 10 * u64::from(all) + 4 * keys * u64::from(s.heads * s.dim) + 2 * products + firsts,
             kind: Arithmetic::F32,
         }
     }
+}
+
+/// A configuration that exchanges rows, the first that runs: one must be tuned to be worth it.
+fn exchanging(s: &Shape, caps: &Caps) -> Config {
+    let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
+    let make = |wg: u32, splits: u32, split: u32, sg: u32| {
+        let (lanes, project) = (16.min(s.dim / 4), Some(split));
+        let keys = (2 * wg / lanes).max(wg / (s.dim / 4).max(1));
+        Config { wg, heads: 1, splits, keys, lanes, values_ahead: false, sg, f16: false, project }
+    };
+    let all = [256, 128, 64, 512].into_iter().flat_map(|wg| {
+        let splits = [16, 8, 4, 2].into_iter();
+        splits.flat_map(move |splits| [8, 4, 2, 1].into_iter().map(move |split| (wg, splits, split)))
+    });
+    let mut all = all.flat_map(|(wg, splits, split)| [sg, 1].map(|sg| make(wg, splits, split, sg)));
+    all.find(|c| DecodeAttention::why_not(s, c, caps).is_none()).unwrap_or_else(|| make(256, 16, 8, 1))
 }

@@ -1,4 +1,4 @@
-//! One module a kernel family, named as its template; and [`slab`], which two of them share.
+//! One module a kernel family, named as its template; [`slab`], which two of them share, and `rows`.
 
 pub mod argmax;
 pub mod attention;
@@ -13,6 +13,7 @@ pub mod merge_gemv;
 pub mod norm;
 pub mod ple_mix;
 pub mod rope;
+pub(crate) mod rows;
 pub mod sample;
 pub mod slab;
 pub mod topk;

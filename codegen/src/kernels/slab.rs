@@ -61,6 +61,27 @@ pub fn banks(columns: u32, format: Format, scale: Scale) -> u32 {
     most.iter().copied().find(|b| chunks.is_multiple_of(*b)).unwrap_or(1)
 }
 
+/// Words of each of two buffers in which layers of a model leave their sums, `width` a row: of two layers together in
+/// each a row of the output projection and of the per-layer inputs, and the `banks` of a feed-forward block. `row`: of
+/// a row of sums. Nobody may read sums where it adds to others, so every next sums are in the other buffer.
+pub fn sum_bytes(layers: u32, banks: u32, row: u64) -> u64 {
+    u64::from(layers.div_ceil(2)) * (2 + u64::from(banks)) * row
+}
+
+/// The buffer that has sums `which` of a layer, 0 to 2 in the order in which they are left, and the rows before them.
+pub fn place_of_sums(layer: u32, which: u32, banks: u32) -> (usize, u64) {
+    // Of an even layer the outer two and of an odd one the middle, or the other way around.
+    let second = (layer + which) % 2;
+    let before = match (layer % 2, which) {
+        (0, 0 | 1) => 0,
+        (0, _) => 1,
+        (_, 0) => banks,
+        (_, 1) => 2,
+        _ => banks + 1,
+    };
+    (second as usize, u64::from(layer / 2) * (2 + u64::from(banks)) + u64::from(before))
+}
+
 /// How the threads of a workgroup share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {

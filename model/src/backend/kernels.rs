@@ -50,8 +50,8 @@ pub struct Kernels {
 
 /// What was tuned on this very adapter (`here`) as it was, on others without waiting; a build that cannot render has no
 /// text of that, and waits.
-fn as_tuned(variant: Variant, here: bool) -> Variant {
-    if here || cfg!(not(feature = "jit")) { variant } else { variant.without_waiting() }
+fn as_tuned(variant: Variant, here: bool) -> Option<Variant> {
+    if here || cfg!(not(feature = "jit")) { Some(variant) } else { variant.without_waiting() }
 }
 
 impl Kernels {
@@ -98,7 +98,7 @@ impl Kernels {
             format!("measured on {name}, of the same vendor and class ({})", set.class)
         };
         let here = |v: Variant| as_tuned(v, name == adapter.name);
-        let variants = set.kernels.iter().filter_map(parse).map(here).collect();
+        let variants = set.kernels.iter().filter_map(parse).filter_map(here).collect();
         (Self::tuned(caps, set.name, variants).0, why)
     }
 
@@ -138,7 +138,11 @@ impl Kernels {
         }
         let (name, vendor) = &self.adapter;
         let sets = embedded::sets_for(&self.caps, name, *vendor);
-        sets.iter().position(|set| set.find(workload.kernel(), &shape).is_some()).map(|at| at + 1)
+        let has = |set: &&embedded::KernelSet| {
+            // What waits in any case is good on the card it was tuned on.
+            (!workload.waits() || set.adapter == Some(name)) && set.find(workload.kernel(), &shape).is_some()
+        };
+        sets.iter().position(|set| has(&set)).map(|at| at + 1)
     }
 
     /// Whether a plan has `joined` in place of what ends in `apart`: where the closest database that
@@ -154,7 +158,7 @@ impl Kernels {
             (Some(joined), Some(apart)) => joined <= apart,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (None, None) => !joined.sums_floats() && self.choose(joined.clone()).is_ok(),
+            (None, None) => !joined.sums_floats() && !joined.waits() && self.choose(joined.clone()).is_ok(),
         }
     }
 
@@ -211,7 +215,7 @@ impl Kernels {
         let (measured_on, info) = sets.iter().find_map(with)?;
         let config = serde_json::from_str(info.config).ok()?;
         let variant = workload.with_config(config).ok()?;
-        Some(as_tuned(variant, measured_on == Some(name))).filter(|v| v.why_not(&self.caps).is_none())
+        as_tuned(variant, measured_on == Some(name)).filter(|v| v.why_not(&self.caps).is_none())
     }
 
     /// The embedded text of a variant, in the dialect of the target this program was built for.

@@ -9,7 +9,10 @@ use std::{
 
 use half::f16;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use wgforge_codegen::{Caps, Variant, Workload, kernels::decode_attention::Config};
+use wgforge_codegen::{
+    Caps, Variant, Workload,
+    kernels::decode_attention::{Config, Shape},
+};
 use wgforge_model::{Checkpoint, Kernels, Model, Options, Target, WeightMode};
 use wgforge_runtime::{Device, DeviceOptions};
 
@@ -45,7 +48,9 @@ pub(crate) fn device() -> Option<Device> {
 /// them only where workgroups are believed to run side by side.
 pub(crate) fn projecting(workload: &Workload, caps: &Caps) -> Vec<Variant> {
     let Workload::DecodeAttention(shape) = workload else { return Vec::new() };
-    let all = workload.candidates(caps).into_iter().flat_map(|v| {
+    // On narrow subgroups nothing that waits is a candidate.
+    let leaving = Workload::DecodeAttention(Shape { first: None, ..shape.clone() });
+    let all = leaving.candidates(caps).into_iter().flat_map(|v| {
         let Variant::DecodeAttention { config, .. } = v else { return Vec::new() };
         let with = |split| Config { project: Some(split), ..config.clone() };
         [1, 2, 4, 8, 16]

@@ -1,0 +1,113 @@
+//! A product whose rows are shared out among workgroups of one dispatch that need each other's results: the counterpart
+//! of [`super::slab`]. Each makes the norms in front by itself, computes its rows of codes, and leaves the results
+//! where the others look for them; who has waited too long computes what is missing. Components in
+//! `templates/decode_attention.wgsl`.
+
+use super::{
+    gemv::{Epilogue, Shape},
+    norm,
+};
+use crate::{
+    Caps, Reason,
+    kernel::require,
+    types::{Act, Scale, stride},
+};
+
+/// How the workgroups share them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    /// Threads.
+    pub(crate) wg: u32,
+    /// Rows that each owner has; a multiple of 4.
+    pub(crate) each: u32,
+    /// Owners of rows, each a workgroup.
+    pub(crate) owners: u32,
+    /// Those beside the workgroups of a head, which have no other part.
+    pub(crate) beside: u32,
+    /// Lanes combined by shuffles; 1 uses none.
+    pub(crate) sg: u32,
+}
+
+impl Rows {
+    /// Fours of rows of an owner.
+    fn quads(self) -> u32 {
+        (self.each / 4).max(1)
+    }
+
+    /// Threads that share four rows.
+    fn lanes(self) -> u32 {
+        (self.wg / self.quads()).max(1)
+    }
+
+    /// Lanes of those that shuffles combine: four or more, each of which is left with one row's sum.
+    fn shuffled(self) -> u32 {
+        let shuffled = self.lanes().min(self.sg);
+        if shuffled >= 4 { shuffled } else { 1 }
+    }
+
+    /// Partial sums of a row that meet in workgroup memory.
+    fn parts(self) -> u32 {
+        self.lanes() / self.shuffled()
+    }
+
+    /// Bytes of workgroup memory: codes of the input, partial sums, and the norms' reduction.
+    pub(crate) fn bytes(self, p: &Shape) -> u64 {
+        let norm = p.norm.as_ref().map_or(0, |n| norm::row_bytes(n, self.wg, self.sg));
+        u64::from(stride(p.columns)) + 4 * u64::from(self.each) * u64::from(self.parts()) + norm
+    }
+
+    pub(crate) fn why_not(self, p: &Shape, caps: &Caps) -> Option<Reason> {
+        require!(
+            p.x == Act::I8 && p.scale == Scale::Row && p.norm.is_some(),
+            "rows that are exchanged are products of codes from norms, with row scales"
+        );
+        let plain = p.epilogue == Epilogue::Store && p.tops == 0 && p.first == 0 && p.total == p.rows;
+        require!(plain, "rows that are exchanged are those of one whole matrix, without an epilogue");
+        let chunks = chunks(p);
+        require!(
+            self.quads().is_power_of_two() && self.quads() <= self.wg,
+            "{} fours of rows do not share {} threads",
+            self.quads(),
+            self.wg
+        );
+        require!(self.each <= self.wg, "{} rows have no thread each among {}", self.each, self.wg);
+        require!(
+            chunks.is_multiple_of(self.lanes()),
+            "{} threads do not share the {chunks} pieces of four rows",
+            self.lanes()
+        );
+        let loads = chunks / self.lanes();
+        require!(loads <= 16, "{loads} pieces of weights a thread would not stay in registers (at most 16)");
+        require!(
+            p.norm.as_ref().is_none_or(|n| norm::per_thread(n, self.wg) <= 16),
+            "a row of {} would not stay in the registers of {} threads",
+            p.columns,
+            self.wg
+        );
+        p.why_not(caps)
+    }
+
+    /// Numbers for the components.
+    pub(crate) fn derived(self, p: &Shape) -> [(&'static str, u32); 13] {
+        [
+            ("first_rows", self.each),
+            ("first_quads", self.quads()),
+            ("first_lanes", self.lanes()),
+            ("first_chunks", chunks(p)),
+            ("first_mine", chunks(p) / self.lanes()),
+            ("first_shuffled", self.shuffled()),
+            ("first_parts", self.parts()),
+            ("first_fields", p.format.quads_per_word()),
+            ("first_shift", p.format.field_shift()),
+            ("owners", self.owners),
+            ("x_quads", stride(p.columns) / 4),
+            ("per_thread", p.norm.as_ref().map_or(0, |n| norm::per_thread(n, self.wg))),
+            ("banks", p.norm.as_ref().map_or(1, |n| n.banks)),
+        ]
+    }
+}
+
+/// Pieces of 16 bytes in four rows.
+fn chunks(p: &Shape) -> u32 {
+    stride(p.columns) / p.format.piece().1.max(1)
+}
