@@ -61,6 +61,8 @@ fn family(workload: &Workload) -> &'static str {
         Workload::PleMix(s) if s.gather.is_some() => "joined norms",
         // What they leave is added by products behind norms.
         Workload::Gemv(s) if s.norm.as_ref().is_some_and(|n| n.y.is_sum()) => "joined products",
+        // Where a window may win, heads twice as wide may lose.
+        Workload::DecodeAttention(s) if s.first.is_some() && s.window > 0 => "exchanged rows, windows",
         Workload::DecodeAttention(s) if s.first.is_some() => "exchanged rows",
         Workload::DecodeAttention(s) if s.then.is_some() => "joined products",
         Workload::Gemv(s) if s.norm.is_some() => "joined norms",

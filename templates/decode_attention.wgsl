@@ -77,7 +77,9 @@ var<workgroup> group_rows: array<vec4<f32>, {{ (d.groups - 1) * c.heads * d.dim4
 var<workgroup> group_sums: array<f32, {{ (d.groups - 1) * c.heads }}>;
 {%- endif %}
 
-{% if d.whole_turns == 1 -%}
+{% if d.computes == 1 and d.whole_turns == 1 -%}
+{{ <rotation_in_two rotary={s.rotary} /> }}
+{%- elif d.whole_turns == 1 -%}
 {{ <rotation_quads rotary={s.rotary} /> }}
 {%- else -%}
 {{ <rotation rotary={s.rotary} /> }}
@@ -101,6 +103,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   var owner = select(wid.x * SPLITS + wid.y, min(wid.x + wid.y * {{ s.heads }}u, OWNERS - 1u), wid.y >= SPLITS);
   let four = t / ROW_LANES;
   let row_lane = t % ROW_LANES;
+  var unit_of_row = row_unit(owner * {{ d.first_rows }}u + min(t, {{ d.first_rows - 1 }}u));
 {%- for u in range(end=d.first_mine) %}
   var row_w{{ u }} = w[(owner * {{ d.first_quads }}u + four) * CHUNKS + row_lane + {{ u * d.first_lanes }}u];
 {%- endfor %}
@@ -139,6 +142,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let lane = t % LANES;
   let group = {% if d.groups > 1 %}t / DIM4{% else %}0u{% endif %};
   let own = {% if d.groups > 1 %}t % DIM4{% else %}t{% endif %};
+{%- if d.computes == 1 %}
+  {{ <rows_of_owner d={d} /> }}
+  if (wid.y >= SPLITS) { return; }
+{%- endif %}
 
   // The first tile is on its way before anything waits.
 {%- for p in range(end=d.per) %}{% for i in range(end=d.quads) %}
@@ -176,14 +183,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   var squares{{ p }} = 0.0;
 {%- endif %}
 {%- for n in range(end=d.pairs) %}
-{%- if d.computes == 0 %}
+{%- if d.computes == 1 %}
+  var got_a{{ p }}_{{ n }} = vec4<u32>();
+  var got_b{{ p }}_{{ n }} = vec4<u32>();
+{%- else %}
   var a{{ p }}_{{ n }} = vec4<f32>();
   var b{{ p }}_{{ n }} = vec4<f32>();
 {%- endif %}
   var wa{{ p }}_{{ n }} = vec4<f32>(1.0);
   var wb{{ p }}_{{ n }} = vec4<f32>(1.0);
   if (live{{ p }}{% if d.ragged == 1 %} && in{{ n }}{% endif %}) {
-{%- if d.computes == 0 %}
+{%- if d.computes == 1 %}
+    got_a{{ p }}_{{ n }} = look_quad(ROWS_AT + 4u * base{{ p }} + i{{ n }});
+    got_b{{ p }}_{{ n }} = look_quad(ROWS_AT + 4u * base{{ p }} + HALF + i{{ n }});
+{%- else %}
     a{{ p }}_{{ n }} = qkv_at(base{{ p }} + i{{ n }});
     b{{ p }}_{{ n }} = qkv_at(base{{ p }} + HALF + i{{ n }});
 {%- endif %}
@@ -203,7 +216,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endfor %}{% endfor %}
 {%- for n in range(end=d.pairs) %}
-{%- if d.whole_turns == 1 %}
+{%- if d.computes == 1 and d.whole_turns == 1 %}
+  let angles{{ n }} = angles_of(position, i{{ n }});
+{%- elif d.whole_turns == 1 %}
   let turn{{ n }} = turn(position, i{{ n }});
   let co{{ n }} = turn{{ n }}.co;
   let si{{ n }} = turn{{ n }}.si;
@@ -217,13 +232,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 {%- endif %}
 {%- endfor %}
 {%- if d.computes == 1 %}
-  {{ <rows_exchange first={s.first} d={d} /> }}
+  {{ <rows_wait d={d} /> }}
+{%- if d.whole_turns == 1 %}
+{%- for n in range(end=d.pairs) %}
+  let turn{{ n }} = turn(angles{{ n }}, i{{ n }});
+  let co{{ n }} = turn{{ n }}.co;
+  let si{{ n }} = turn{{ n }}.si;
+{%- endfor %}
+{%- endif %}
 {%- for p in range(end=d.passes) %}
   var squares{{ p }} = 0.0;
 {%- for n in range(end=d.pairs) %}
   let a{{ p }}_{{ n }} = bitcast<vec4<f32>>(got_a{{ p }}_{{ n }} & vec4<u32>(0xfffffffcu));
   let b{{ p }}_{{ n }} = bitcast<vec4<f32>>(got_b{{ p }}_{{ n }} & vec4<u32>(0xfffffffcu));
-  squares{{ p }} += {% if d.ragged == 1 %}select(0.0, {% endif %}dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }}){% if d.ragged == 1 %}, in{{ n }}){% endif %};
+  squares{{ p }} += dot(a{{ p }}_{{ n }}, a{{ p }}_{{ n }}) + dot(b{{ p }}_{{ n }}, b{{ p }}_{{ n }});
 {%- endfor %}{% endfor %}
 {%- endif %}
 {%- if d.team_shuffled > 1 %}
@@ -284,6 +306,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   var o{{ r }}_{{ j }} = vec4<f32>();
 {%- endfor %}{% endfor %}
   workgroupBarrier();
+{%- if d.computes == 1 %}
+  // Without all rows what follows comes to nothing, and nobody is told of it; to stop here would take a barrier more.
+  let rows_late = atomicLoad(&late) != 0u;
+{%- endif %}
 {%- if s.append %}
 
   // The token itself comes first: its score is every sum's first maximum.
@@ -415,7 +441,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   }
 {%- endif %}
 {%- if d.projects == 1 %}
-  if (group == 0u) { publish(wid.x * SPLITS + split, own, o0_0, vec2<f32>(top0, sum0)); }
+  if (group == 0u{% if d.computes == 1 %} && !rows_late{% endif %}) { publish(wid.x * SPLITS + split, own, o0_0, vec2<f32>(top0, sum0)); }
   // What it has computed for others it must see itself, or it would go on for ever.
   if (patience < PATIENCE) { storageBarrier(); }
   // Of the product it takes as many rows as share it out among the head's workgroups; they need not wait.
@@ -433,8 +459,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     quad0={"wid.y * " ~ d.slab_quads ~ "u"} /> }}
     break;
   }
+{%- if d.computes == 1 %}
+  {{ <rows_missing d={d} /> }}
+{%- else %}
   {{ <exchange_missing ranges={d.ranges} /> }}
   split = missing;
+{%- endif %}
   patience = 1u;
   }
 {%- else %}
@@ -602,6 +632,26 @@ if (t == 0u) { atomicStore(&late, SPLITS); }
 {%- endif %}
 {%- endcomponent exchange_join %}
 
+{#- As `rotation_quads`, with the table's entries loaded before the wait and used behind it. -#}
+{% component rotation_in_two(rotary: integer) -%}
+struct Angles { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
+fn angles_of(position: u32, quad: u32) -> Angles {
+  let at = 2u * min(quad, {% if rotary > 3 %}{{ rotary // 4 - 1 }}{% else %}0{% endif %}u);
+  let low = (position & 255u) * {{ rotary // 2 }}u + at;
+  let high = (256u + (position >> 8u)) * {{ rotary // 2 }}u + at;
+  return Angles(angles[low], angles[low + 1u], angles[high], angles[high + 1u]);
+}
+struct Turn { co: vec4<f32>, si: vec4<f32> }
+fn turn(entries: Angles, quad: u32) -> Turn {
+  if (quad >= {{ rotary // 4 }}u) { return Turn(vec4<f32>(1.0), vec4<f32>()); }
+  let low_co = vec4<f32>(entries.a.xz, entries.b.xz);
+  let low_si = vec4<f32>(entries.a.yw, entries.b.yw);
+  let high_co = vec4<f32>(entries.c.xz, entries.d.xz);
+  let high_si = vec4<f32>(entries.c.yw, entries.d.yw);
+  return Turn(low_co * high_co - low_si * high_si, low_si * high_co + low_co * high_si);
+}
+{%- endcomponent rotation_in_two %}
+
 {#- Rows of q, k and v, which the workgroups share out and exchange like the sums of key ranges: `owner` has the rows from
     `owner * first_rows` on. Behind the key ranges' workgroups come some that only compute rows, of k and v. -#}
 {% component rows_memory(f: map, n: map, c: map, d: map, b: map) -%}
@@ -638,15 +688,22 @@ fn make_codes(t: u32, keep: bool) {
   workgroupBarrier();
 }
 
-// A result, as other kernels would read it; the components of quads lie apart.
-fn put_row(row: u32, sum: i32) {
-  var y = vec4<f32>(f32(sum >> {{ d.first_shift }}u) * (grid_at(0u) * scales[row]));
-{%- if f.grids %}
-{%- if f.split_a > 0 %}
-  y = srq(y, grid_at(select(select(3u, 2u, row < {{ f.split_b }}u), 1u, row < {{ f.split_a }}u)));
+// The grid of the input, a row's scale, and the grid its result is put on: on their way before the sum is there.
+fn row_unit(row: u32) -> vec3<f32> {
+{%- if f.grids and f.split_a > 0 %}
+  let grid = grid_at(select(select(3u, 2u, row < {{ f.split_b }}u), 1u, row < {{ f.split_a }}u));
+{%- elif f.grids %}
+  let grid = grid_at(1u);
 {%- else %}
-  y = srq(y, grid_at(1u));
+  let grid = 0.0;
 {%- endif %}
+  return vec3<f32>(grid_at(0u), scales[row], grid);
+}
+// A result, as other kernels would read it; the components of quads lie apart.
+fn put_row(row: u32, sum: i32, unit: vec3<f32>) {
+  var y = vec4<f32>(f32(sum >> {{ d.first_shift }}u) * (unit.x * unit.y));
+{%- if f.grids %}
+  y = srq(y, unit.z);
 {%- endif %}
 {%- if f.out == "f16" %}
   y = vec4<f32>(unpack2x16float(pack2x16float(y.xy)), 0.0, 0.0);
@@ -655,90 +712,90 @@ fn put_row(row: u32, sum: i32) {
 }
 {%- endcomponent rows_memory %}
 
-{#- Computes the rows of `owner` and looks for those of this workgroup's heads, until none is missing: they are then in
-    `got_aP_N` and `got_bP_N`, quads as threads normalise and rotate them. -#}
-{% component rows_exchange(first: map, d: map) -%}
+{#- Computes the rows of `owner`. -#}
+{% component rows_of_owner(d: map) -%}
 {%- set words = ["x", "y", "z", "w"] -%}
-{%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
-  var got_a{{ p }}_{{ n }} = vec4<u32>();
-  var got_b{{ p }}_{{ n }} = vec4<u32>();
-{%- endfor %}{% endfor %}
-  loop {
-    {
-      var part = vec4<i32>();
+  {
+    var part = vec4<i32>();
 {%- for u in range(end=d.first_mine) %}
-      let x{{ u }} = xs[row_lane + {{ u * d.first_lanes }}u];
+    let x{{ u }} = xs[row_lane + {{ u * d.first_lanes }}u];
 {%- for f in range(end=d.first_fields) %}
 {%- set h = "x" ~ u if d.first_fields == 1 else "x" ~ u ~ "." ~ words[f] %}
-      part += vec4<i32>(
-        dot4I8Packed(field_{{ f }}(row_w{{ u }}.x), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.y), {{ h }}),
-        dot4I8Packed(field_{{ f }}(row_w{{ u }}.z), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.w), {{ h }}));
+    part += vec4<i32>(
+      dot4I8Packed(field_{{ f }}(row_w{{ u }}.x), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.y), {{ h }}),
+      dot4I8Packed(field_{{ f }}(row_w{{ u }}.z), {{ h }}), dot4I8Packed(field_{{ f }}(row_w{{ u }}.w), {{ h }}));
 {%- endfor %}{% endfor %}
 {%- if d.first_shuffled >= 4 %}
-      // Each of four lanes ends up with one row's sum.
-      let odd = (t & 1u) == 1u;
-      let upper = (t & 2u) == 2u;
-      let two = select(part.xz, part.yw, odd) + subgroupShuffleXor(select(part.yw, part.xz, odd), 1u);
-      var one = select(two.x, two.y, upper) + subgroupShuffleXor(select(two.y, two.x, upper), 2u);
+    // Each of four lanes ends up with one row's sum.
+    let odd = (t & 1u) == 1u;
+    let upper = (t & 2u) == 2u;
+    let two = select(part.xz, part.yw, odd) + subgroupShuffleXor(select(part.yw, part.xz, odd), 1u);
+    var one = select(two.x, two.y, upper) + subgroupShuffleXor(select(two.y, two.x, upper), 2u);
 {%- for step in [4, 8, 16, 32] %}
 {%- if step < d.first_shuffled %}
-      one += subgroupShuffleXor(one, {{ step }}u);
+    one += subgroupShuffleXor(one, {{ step }}u);
 {%- endif %}
 {%- endfor %}
-      if (t % {{ d.first_shuffled }}u < 4u) {
-        row_parts[(four * ROW_PARTS + row_lane / {{ d.first_shuffled }}u) * 4u + t % 4u] = one;
-      }
+    if (t % {{ d.first_shuffled }}u < 4u) {
+      row_parts[(four * ROW_PARTS + row_lane / {{ d.first_shuffled }}u) * 4u + t % 4u] = one;
+    }
 {%- else %}
-      for (var r = 0u; r < 4u; r += 1u) { row_parts[(four * ROW_PARTS + row_lane) * 4u + r] = part[r]; }
+    for (var r = 0u; r < 4u; r += 1u) { row_parts[(four * ROW_PARTS + row_lane) * 4u + r] = part[r]; }
 {%- endif %}
-    }
-    workgroupBarrier();
-    if (t < {{ d.first_rows }}u) {
-      var sum_ = 0;
-      for (var i = 0u; i < ROW_PARTS; i += 1u) { sum_ += row_parts[(t / 4u * ROW_PARTS + i) * 4u + t % 4u]; }
-      put_row(owner * {{ d.first_rows }}u + t, sum_);
-    }
-    if (wid.y >= SPLITS) { return; }
-    // What it has computed for others it must see itself.
-    if (patience < PATIENCE) { storageBarrier(); }
-{%- for p in range(end=d.passes) %}
-    let words{{ p }} = ROWS_AT + 4u * base{{ p }};
-    if (live{{ p }}) {
-{%- for n in range(end=d.pairs) %}
-      got_a{{ p }}_{{ n }} = look_quad(words{{ p }} + i{{ n }});
-      got_b{{ p }}_{{ n }} = look_quad(words{{ p }} + HALF + i{{ n }});
-{%- endfor %}
-    }
-{%- endfor %}
+  }
+  workgroupBarrier();
+  if (t < {{ d.first_rows }}u) {
+    var sum_ = 0;
+    for (var i = 0u; i < ROW_PARTS; i += 1u) { sum_ += row_parts[(t / 4u * ROW_PARTS + i) * 4u + t % 4u]; }
+    put_row(owner * {{ d.first_rows }}u + t, sum_, unit_of_row);
+  }
+  // What it has computed for others it must see itself.
+  if (patience < PATIENCE) { storageBarrier(); }
+{%- endcomponent rows_of_owner %}
+
+{#- Looks for the rows of this workgroup's heads until all are there or `patience` is at its end: in `got_aP_N` and
+    `got_bP_N` quads as threads normalise and rotate them. -#}
+{% component rows_wait(d: map) -%}
+  {
     var here = false;
     for (var look = 0u; look < patience; look += 1u) {
       {{ <rows_here d={d} /> }}
       if (here) { break; }
 {%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
-      if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { got_a{{ p }}_{{ n }} = look_quad(words{{ p }} + i{{ n }}); }
-      if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { got_b{{ p }}_{{ n }} = look_quad(words{{ p }} + HALF + i{{ n }}); }
+      if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { got_a{{ p }}_{{ n }} = look_quad(ROWS_AT + 4u * base{{ p }} + i{{ n }}); }
+      if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { got_b{{ p }}_{{ n }} = look_quad(ROWS_AT + 4u * base{{ p }} + HALF + i{{ n }}); }
 {%- endfor %}{% endfor %}
     }
     if (!here) {
       {{ <rows_here d={d} /> }}
       if (!here) { atomicStore(&late, 1u); }
     }
-    if (workgroupUniformLoad(&late) == 0u) { break; }
-    // The first owner whose rows are missing.
-    if (t == 0u) { atomicStore(&late, OWNERS); }
-    workgroupBarrier();
+  }
+{%- endcomponent rows_wait %}
+
+{#- Goes on with the first owner whose rows are missing, or if none are with the first such range. -#}
+{% component rows_missing(d: map) -%}
+if (t == 0u) { atomicStore(&late, OWNERS + SPLITS); }
+  workgroupBarrier();
 {%- for p in range(end=d.passes) %}{% for n in range(end=d.pairs) %}
-    if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + i{{ n }}) / {{ d.first_quads }}u); }
-    if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + HALF + i{{ n }}) / {{ d.first_quads }}u); }
+  if (live{{ p }} && !quad_is_here(got_a{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + i{{ n }}) / {{ d.first_quads }}u); }
+  if (live{{ p }} && !quad_is_here(got_b{{ p }}_{{ n }})) { atomicMin(&late, (base{{ p }} + HALF + i{{ n }}) / {{ d.first_quads }}u); }
 {%- endfor %}{% endfor %}
-    owner = workgroupUniformLoad(&late);
-    if (t == 0u) { atomicStore(&late, 0u); }
+  if (!stat_is_here(got_stat)) { atomicMin(&late, OWNERS + stat_range); }
+{%- for i in range(end=d.ranges) %}
+  if (!quad_is_here(got{{ i }})) { atomicMin(&late, OWNERS + range{{ i }}); }
+{%- endfor %}
+  let missing = workgroupUniformLoad(&late);
+  if (missing >= OWNERS) {
+    split = missing - OWNERS;
+  } else {
+    owner = missing;
+    unit_of_row = row_unit(owner * {{ d.first_rows }}u + min(t, {{ d.first_rows - 1 }}u));
 {%- for u in range(end=d.first_mine) %}
     row_w{{ u }} = w[(owner * {{ d.first_quads }}u + four) * CHUNKS + row_lane + {{ u * d.first_lanes }}u];
 {%- endfor %}
-    patience = 1u;
   }
-{%- endcomponent rows_exchange %}
+{%- endcomponent rows_missing %}
 
 {#- `here`: whether all that a thread has looked for has come. -#}
 {% component rows_here(d: map) -%}

@@ -120,7 +120,7 @@ fn another_driver_or_class_is_not_this_adapter() {
 fn what_waits_for_others_waits_on_its_own_card_only() {
     let here = adapter("Card A", 0x10de, subgroup(32, true));
     let sibling = adapter("Card B", 0x10de, subgroup(32, true));
-    let caps = Caps { max_storage_bindings: 10, ..here.caps.clone() };
+    let caps = Caps { max_storage_bindings: 16, ..here.caps.clone() };
     let waits = |v: &Variant| v.waits() && v.why_not(&caps).is_none();
     let all = shapes::e2b().into_iter().flat_map(|w| w.candidates(&caps));
     let variant = all.into_iter().find(waits).expect("a candidate that waits");
@@ -138,6 +138,16 @@ fn what_waits_for_others_waits_on_its_own_card_only() {
         let found = entries.iter().find(|e| e.variant.workload() == variant.workload()).expect("its shape");
         assert_eq!(found.variant.waits(), kept, "{} as {origin:?}", adapter.name);
         assert!(!found.stale().expect("it renders"));
+    }
+    // What waits however it is configured has no place elsewhere.
+    let variant = shapes::exchanging()[0].generic(&caps);
+    let wgsl_hash = native_hash(&variant).expect("it renders");
+    candidate.database.insert(Entry { variant: variant.clone(), wgsl_hash, timing: None });
+    for (adapter, kept) in [(&here, true), (&sibling, false)] {
+        let adapter = AdapterReport { caps: caps.clone(), ..adapter.clone() };
+        let selection = select(&adapter, vec![candidate.clone()]).expect("it fits");
+        let there = selection.database.entries().iter().any(|e| e.variant.workload() == variant.workload());
+        assert_eq!(there, kept, "{}", adapter.name);
     }
 }
 

@@ -70,3 +70,21 @@ fn every_candidate_for_e2b_shapes_is_a_valid_shader() {
 fn every_candidate_for_odd_shapes_is_a_valid_shader() {
     check(&shapes::odd());
 }
+
+/// Those that only devices with many bindings and wide subgroups have.
+#[test]
+fn every_third_candidate_that_exchanges_rows_is_a_valid_shader() {
+    let caps = Caps { max_storage_bindings: 16, ..Caps::webgpu_baseline() }.with_subgroups(32).with_f16(true);
+    for workload in shapes::exchanging() {
+        let all = workload.candidates(&caps);
+        assert!(!all.is_empty(), "{} has no candidate", workload.shape_json());
+        assert!(all.iter().all(|v| v.waits()) && workload.generic(&caps).why_not(&caps).is_none());
+        for candidate in all.into_iter().step_by(3).chain([workload.generic(&caps)]) {
+            let rendered = candidate.render(Target::Native).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(written(&rendered), candidate.written(), "{candidate:?}");
+            assert!(rendered.workgroup_bytes <= caps.max_workgroup_bytes, "{candidate:?}");
+        }
+    }
+    let narrow = Caps { max_storage_bindings: 16, ..Caps::webgpu_baseline() }.with_subgroups(16);
+    assert!(shapes::exchanging().iter().all(|w| w.candidates(&narrow).is_empty()), "they would wait in vain");
+}

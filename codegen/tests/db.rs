@@ -175,7 +175,8 @@ proptest! {
     ) {
         // With one that can wait for others.
         let waits = |w: &Workload| matches!(w, Workload::DecodeAttention(s) if s.then.is_some());
-        let all: Vec<Workload> = shapes::odd().into_iter().chain(shapes::e2b().into_iter().filter(waits)).collect();
+        let waiting = shapes::exchanging().into_iter().chain(shapes::e2b().into_iter().filter(waits));
+        let all: Vec<Workload> = shapes::odd().into_iter().chain(waiting).collect();
         let workload = &all[which.index(all.len())];
         let caps = Caps::webgpu_baseline().with_subgroups(32).with_f16(true);
         let good = Database::generic(&caps, std::slice::from_ref(workload)).expect("renders").to_toml();

@@ -17,8 +17,9 @@ fn matching(kernel: &str, fields: &[(&str, &str)]) -> Workload {
     };
     shapes::e2b()
         .into_iter()
+        .chain(shapes::exchanging())
         .find(wanted)
-        .unwrap_or_else(|| panic!("no {kernel} with {fields:?} in shapes::e2b"))
+        .unwrap_or_else(|| panic!("no {kernel} with {fields:?} in shapes"))
 }
 
 /// Name, fields to look for, lanes of a subgroup, whether WGSL's f16 is used, target.
@@ -121,6 +122,20 @@ const CASES: &[Case] = &[
     (
         "decode_attention__projects_web",
         &[("append", "false"), ("kv", "f16"), ("qkv", "f16"), ("ring", "0"), ("then/scale", "group")],
+        32,
+        true,
+        WEB,
+    ),
+    (
+        "decode_attention__rows",
+        &[("append", "true"), ("kv", "f16"), ("ring", "1024"), ("first/norm/residual", "true")],
+        32,
+        true,
+        NATIVE,
+    ),
+    (
+        "decode_attention__rows_web",
+        &[("append", "false"), ("ring", "0"), ("first/rows", "4096")],
         32,
         true,
         WEB,

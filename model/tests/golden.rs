@@ -6,7 +6,10 @@
 mod common;
 
 use common::{Golden, fixture, load, max_abs, rms_ratio};
-use wgforge_codegen::{Variant, Workload, kernels::decode_attention::Config};
+use wgforge_codegen::{
+    Variant, Workload,
+    kernels::decode_attention::{Config, Shape},
+};
 use wgforge_model::{Choice, Fusion, Kernels, Options, Request, WeightMode};
 
 fn f32_options() -> Options {
@@ -372,6 +375,51 @@ fn projecting_attention_gives_the_same_logits_in_fewer_dispatches() {
         assert_eq!(max_abs(&got, &again), 0.0, "who came first shows");
         assert_eq!((more - fewer) / tokens.len(), model.config().num_layers());
     }
+}
+
+/// Norms, q, k and v in that dispatch too: one less again.
+#[test]
+fn exchanged_rows_give_the_same_logits_in_fewer_dispatches() {
+    let Some(dir) = fixture("tiny-mobile") else { return };
+    let golden = Golden::open(&dir);
+    let tokens = &golden.tokens[..8];
+    let Some(mut model) = load(&dir, true, &f16_options()) else { return };
+    let Some(caps) = common::device().map(|d| d.caps().clone()) else { return };
+    if caps.max_storage_bindings < 16 {
+        println!("skipped: fewer than sixteen storage bindings");
+        return;
+    }
+    let mut logits = |fusion, kernels: Kernels| {
+        model.set_fusion(fusion);
+        model.set_kernels(kernels);
+        let logits = pollster::block_on(model.logits(tokens, true)).expect("logits");
+        (logits, model.take_dispatches() as usize, pollster::block_on(model.workloads()).expect("them"))
+    };
+    let plain = Kernels::generic(&caps);
+    let workloads = logits(Some(Fusion::EXCHANGE), plain.clone()).2;
+    let exchanging: Vec<&Workload> = workloads.iter().filter(|w| w.waits()).collect();
+    assert!(exchanging.len() > 1, "own caches and shared ones");
+    let several = |v: &Variant| matches!(v, Variant::DecodeAttention { config, .. } if config.splits > 1);
+    let pick = |w: &&Workload| common::projecting(w, &caps).into_iter().find(several).expect("it exchanges");
+    let variants: Vec<Variant> = exchanging.iter().map(pick).collect();
+    // Configured alike, but for that.
+    let leaving = variants.iter().map(|v| match v.clone() {
+        Variant::DecodeAttention { shape, config } => {
+            Variant::DecodeAttention { shape: Shape { first: None, ..shape }, config }
+        }
+        other => other,
+    });
+    let apart = plain.with(&leaving.collect::<Vec<_>>());
+    let (expected, more, _) = logits(Some(Fusion::ALL), apart.clone());
+    let both = apart.with(&variants);
+    let (got, fewer, _) = logits(Some(Fusion::EXCHANGE), both.clone());
+    let again = logits(Some(Fusion::EXCHANGE), both).0;
+    println!("{:.2e} apart, {fewer} dispatches for {more}", max_abs(&got, &expected));
+    let worst = max_abs(&got, &expected);
+    // Sums of other lanes may put a norm on the other side of an edge.
+    assert!(worst <= 0.3, "{worst} apart");
+    assert_eq!(max_abs(&got, &again), 0.0, "who came first shows");
+    assert_eq!((more - fewer) / tokens.len(), model.config().num_layers());
 }
 
 /// The same seed gives the same tokens; another seed or the reference's arithmetic may differ.

@@ -43,6 +43,11 @@ fn variants(count: usize) -> Result<Vec<Variant>> {
             all.extend(drawn(workload, &caps, count));
         }
     }
+    // Native devices have more bindings than a browser's; the language is the same.
+    let many = Caps { max_storage_bindings: 16, ..Caps::webgpu_baseline() }.with_subgroups(32);
+    for workload in shapes::exchanging() {
+        all.extend(drawn(&workload, &many, count));
+    }
     for (_, database) in devices::databases()?.into_iter().chain(generic::databases()?) {
         all.extend(database.entries().iter().map(|entry| entry.variant.clone()));
     }

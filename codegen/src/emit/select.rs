@@ -29,7 +29,7 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             pub invocations: u32,
             /// Most bytes of workgroup memory.
             pub workgroup_bytes: u32,
-            /// Most storage bindings of a kernel.
+            /// Most storage bindings of a kernel: of a device with fewer, some of these are not for it.
             pub storage_bindings: u32,
             /// The kernels, sorted by family and shape.
             pub kernels: &'static [::wgforge_runtime::KernelInfo],
@@ -39,7 +39,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
 
         #quiet
         impl KernelSet {
-            /// Whether a device with `caps` can run every kernel of this set.
+            /// Whether a device with `caps` can run the kernels of this set, but for those with more storage
+            /// bindings than it has.
             pub fn fits(&self, caps: &::wgforge_runtime::Caps) -> bool {
                 (self.subgroup <= 1 || caps.subgroups && caps.subgroup_min >= self.subgroup)
                     && (!self.whole_subgroups
@@ -47,7 +48,6 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
                     && (!self.f16 || caps.f16)
                     && self.invocations <= caps.max_invocations
                     && self.workgroup_bytes <= caps.max_workgroup_bytes
-                    && self.storage_bindings <= caps.max_storage_bindings
             }
 
             fn index(&self, kernel: &str, shape: &str) -> ::core::option::Option<usize> {
@@ -61,6 +61,16 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
                 shape: &str,
             ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
                 self.index(kernel, shape).map(|i| &self.kernels[i])
+            }
+
+            /// The same, if a device with `caps` has as many storage bindings.
+            pub fn find_within(
+                &self,
+                caps: &::wgforge_runtime::Caps,
+                kernel: &str,
+                shape: &str,
+            ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
+                self.find(kernel, shape).filter(|info| info.bindings.len() <= caps.max_storage_bindings as usize)
             }
 
             /// The workgroups that kernel needs for `tokens` tokens.
@@ -109,7 +119,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             sets
         }
 
-        /// The best set for an adapter; `None` when not even one fits.
+        /// The best set for an adapter; `None` when not even one fits. On a device with few storage bindings
+        /// it may have a kernel that needs more: `find_for` then finds another set's.
         #quiet
         pub fn select_for(
             caps: &::wgforge_runtime::Caps,
@@ -134,7 +145,7 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             kernel: &str,
             shape: &str,
         ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
-            sets_for(caps, adapter, vendor).into_iter().find_map(|set| set.find(kernel, shape))
+            sets_for(caps, adapter, vendor).into_iter().find_map(|set| set.find_within(caps, kernel, shape))
         }
 
         /// The same for an adapter nothing is known of but what it can do.

@@ -553,10 +553,8 @@ impl Kernel for DecodeAttention {
             ("ranges", c.splits.div_ceil(l.groups)),
             ("computes", u32::from(s.first.is_some())),
         ]);
-        if let Some((first, rows)) = s.rows(c) {
-            d.extend(rows.derived(first));
-            d.push(("rows_at", s.range_words(c)));
-        }
+        d.extend(Rows::derived(s.rows(c)));
+        d.push(("rows_at", s.range_words(c)));
         d
     }
 

@@ -87,23 +87,41 @@ impl Rows {
         p.why_not(caps)
     }
 
-    /// Numbers for the components.
-    pub(crate) fn derived(self, p: &Shape) -> [(&'static str, u32); 13] {
-        [
-            ("first_rows", self.each),
-            ("first_quads", self.quads()),
-            ("first_lanes", self.lanes()),
-            ("first_chunks", chunks(p)),
-            ("first_mine", chunks(p) / self.lanes()),
-            ("first_shuffled", self.shuffled()),
-            ("first_parts", self.parts()),
-            ("first_fields", p.format.quads_per_word()),
-            ("first_shift", p.format.field_shift()),
-            ("owners", self.owners),
-            ("x_quads", stride(p.columns) / 4),
-            ("per_thread", p.norm.as_ref().map_or(0, |n| norm::per_thread(n, self.wg))),
-            ("banks", p.norm.as_ref().map_or(1, |n| n.banks)),
-        ]
+    /// Numbers for the components; zeros where there is no product.
+    pub(crate) fn derived(of: Option<(&Shape, Self)>) -> impl Iterator<Item = (&'static str, u32)> {
+        let numbers = of.map_or([0; 13], |(p, rows)| {
+            [
+                rows.each,
+                rows.quads(),
+                rows.lanes(),
+                chunks(p),
+                chunks(p) / rows.lanes(),
+                rows.shuffled(),
+                rows.parts(),
+                p.format.quads_per_word(),
+                p.format.field_shift(),
+                rows.owners,
+                stride(p.columns) / 4,
+                p.norm.as_ref().map_or(0, |n| norm::per_thread(n, rows.wg)),
+                p.norm.as_ref().map_or(1, |n| n.banks),
+            ]
+        });
+        let names = [
+            "first_rows",
+            "first_quads",
+            "first_lanes",
+            "first_chunks",
+            "first_mine",
+            "first_shuffled",
+            "first_parts",
+            "first_fields",
+            "first_shift",
+            "owners",
+            "x_quads",
+            "per_thread",
+            "banks",
+        ];
+        names.into_iter().zip(numbers)
     }
 }
 

@@ -140,7 +140,8 @@ impl Kernels {
         let sets = embedded::sets_for(&self.caps, name, *vendor);
         let has = |set: &&embedded::KernelSet| {
             // What waits in any case is good on the card it was tuned on.
-            (!workload.waits() || set.adapter == Some(name)) && set.find(workload.kernel(), &shape).is_some()
+            (!workload.waits() || set.adapter == Some(name))
+                && set.find_within(&self.caps, workload.kernel(), &shape).is_some()
         };
         sets.iter().position(|set| has(&set)).map(|at| at + 1)
     }
@@ -210,8 +211,9 @@ impl Kernels {
     fn committed(&self, workload: &Workload) -> Option<Variant> {
         let ((name, vendor), shape) = (&self.adapter, workload.shape_json());
         let sets = embedded::sets_for(&self.caps, name, *vendor);
-        let with =
-            |set: &&embedded::KernelSet| set.find(workload.kernel(), &shape).map(|info| (set.adapter, info));
+        let with = |set: &&embedded::KernelSet| {
+            set.find_within(&self.caps, workload.kernel(), &shape).map(|info| (set.adapter, info))
+        };
         let (measured_on, info) = sets.iter().find_map(with)?;
         let config = serde_json::from_str(info.config).ok()?;
         let variant = workload.with_config(config).ok()?;
