@@ -261,7 +261,9 @@ pub(crate) async fn prove(
     let variant = if short { &shortened } else { variant };
     let Uploads { kept, room } = uploads;
     kept.resize(proofs.len(), Vec::new());
-    for (proof, kept) in proofs.iter().zip(kept) {
+    // Further calls on one of them, with several keys where attention is proven.
+    let again = proofs.len().min(2);
+    for ((proof, kept), number) in proofs.iter().zip(kept).zip(1..) {
         let proof = proof.suited(variant);
         let mut none = Vec::new();
         let groups = variant.groups(proof.case.tokens);
@@ -273,6 +275,9 @@ pub(crate) async fn prove(
         compare(variant, &proof, &got)?;
         // What it notes for itself is from the call before, in real runs.
         let notes = |name: &&str| variant.output(name).1 == Tolerance::Ignored;
+        if number != again {
+            continue;
+        }
         if let Some(at) = variant.bindings().iter().position(|n| variant.written().contains(n) && notes(n)) {
             let (mut buffers, mut got) = (buffers.clone(), got);
             for _ in 0..3 {

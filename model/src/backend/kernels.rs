@@ -143,7 +143,7 @@ impl Kernels {
             (!workload.waits() || set.adapter == Some(name))
                 && set.find_within(&self.caps, workload.kernel(), &shape).is_some()
         };
-        sets.iter().position(|set| has(&set)).map(|at| at + 1)
+        sets.iter().position(has).map(|at| at + 1)
     }
 
     /// Whether a plan has `joined` in place of what ends in `apart`: where the closest database that
