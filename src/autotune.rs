@@ -303,8 +303,10 @@ fn confirm(
     let mut dropped = verdict.dropped;
     // Where a plan loses its joined attention, it loses that of long contexts, and what only this needs.
     let gone = |w: &Workload| joins(w) && w.in_short_contexts().is_some_and(|short| dropped.contains(&short));
+    // What exchanges rows goes alone: all it is made of stays.
+    let all_gone = settled().any(|s| gone(&s.workload) && !s.workload.waits());
     if settled().any(|s| gone(&s.workload)) {
-        let with_it = settled().map(|s| &s.workload).filter(|w| gone(w) || joins(w) && hidden(w));
+        let with_it = settled().map(|s| &s.workload).filter(|w| gone(w) || all_gone && joins(w) && hidden(w));
         let with_it: Vec<Workload> = with_it.cloned().collect();
         dropped.extend(with_it);
     }

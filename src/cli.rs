@@ -180,9 +180,9 @@ pub(crate) enum PlanChoice {
     Attention,
     /// Both of these
     Steps,
-    /// All that can be joined, but for what waits for others
+    /// All that can be joined, but for q, k and v with attention
     Joined,
-    /// That as well: q, k and v with attention
+    /// That as well, where workgroups wait for each other's rows
     Exchange,
 }
 

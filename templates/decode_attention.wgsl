@@ -2,7 +2,8 @@
     KV cache, and online softmax over one of `splits` key ranges. A workgroup takes `heads` query
     heads of one KV head and one range. The token's own key and value never come from the cache:
     whoever's range holds them computes them, and one workgroup a KV head stores them (or some the
-    same ones, if it is late where that follows). Where it
+    same ones, if it is late where that follows). Where it `computes` rows of q, k and v, workgroups
+    exchange those first, behind the sums' shelves. Where it
     `projects`, the ranges' workgroups wait for each other and go on to the output projection;
     see codegen/src/kernels/decode_attention.rs. -#}
 {{ <prelude web={web} subgroups={use.subgroups} f16={use.f16} /> }}
@@ -753,7 +754,10 @@ fn put_row(row: u32, sum: i32, unit: vec3<f32>) {
   if (patience < PATIENCE) { storageBarrier(); }
 {%- endcomponent rows_of_owner %}
 
-{#- Looks for the rows of this workgroup's heads until all are there or `patience` is at its end: in `got_aP_N` and
+{#- `rows_late` may be the other wait's, of a thread that is ahead in an empty range: then the pass is repeated in
+    any case, and the barrier behind `publish` keeps later ones in step.
+
+    Looks for the rows of this workgroup's heads until all are there or `patience` is at its end: in `got_aP_N` and
     `got_bP_N` quads as threads normalise and rotate them. -#}
 {% component rows_wait(d: map) -%}
   {

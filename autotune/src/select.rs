@@ -151,6 +151,12 @@ fn usable(
             if let Some(variant) = entry.variant.without_waiting() {
                 let wgsl_hash = native_hash(&variant)?;
                 database.insert(Entry { variant, wgsl_hash, timing: None });
+            } else {
+                let kernel = entry.variant.kernel();
+                notes.push(format!(
+                    "{}: {kernel} left out: its workgroups wait for each other, and how many run side by side here nobody has tuned",
+                    candidate.name
+                ));
             }
         } else {
             database.insert(entry.clone());

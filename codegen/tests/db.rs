@@ -131,10 +131,18 @@ fn a_bad_entry_does_not_spoil_the_others() {
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
 }
 
+/// All numbers of a table, and of those in it.
+fn numbers(table: &mut toml::Value) -> Vec<&mut toml::Value> {
+    match table {
+        toml::Value::Table(fields) => fields.iter_mut().flat_map(|(_, v)| numbers(v)).collect(),
+        number if number.is_integer() => vec![number],
+        _ => Vec::new(),
+    }
+}
+
 /// Replaces one number of a table, if it has any.
 fn poke(table: &mut toml::Value, at: usize, with: i64) {
-    let fields = table.as_table_mut().expect("a table");
-    let numbers = fields.iter_mut().filter(|(_, v)| v.is_integer()).map(|(_, v)| v).collect::<Vec<_>>();
+    let numbers = numbers(table);
     let count = numbers.len().max(1);
     if let Some(number) = numbers.into_iter().nth(at % count) {
         *number = with.into();
@@ -169,8 +177,8 @@ proptest! {
     #[test]
     fn no_numbers_panic(
         which in any::<prop::sample::Index>(),
-        shape in prop::collection::vec((0usize..12, nasty(22)), 0..3),
-        config in prop::collection::vec((0usize..6, nasty(12)), 0..3),
+        shape in prop::collection::vec((0usize..32, nasty(22)), 0..3),
+        config in prop::collection::vec((0usize..8, nasty(12)), 0..3),
         project in prop::option::of(nasty(12)),
     ) {
         // With one that can wait for others.
@@ -178,7 +186,8 @@ proptest! {
         let waiting = shapes::exchanging().into_iter().chain(shapes::e2b().into_iter().filter(waits));
         let all: Vec<Workload> = shapes::odd().into_iter().chain(waiting).collect();
         let workload = &all[which.index(all.len())];
-        let caps = Caps::webgpu_baseline().with_subgroups(32).with_f16(true);
+        let caps = Caps { max_storage_bindings: 16, max_workgroup_bytes: 32 << 10, ..Caps::webgpu_baseline() };
+        let caps = caps.with_subgroups(32).with_f16(true);
         let good = Database::generic(&caps, std::slice::from_ref(workload)).expect("renders").to_toml();
         let mut table: toml::Table = good.parse().expect("TOML");
         let entry = &mut table["kernel"][0];

@@ -28,7 +28,7 @@ impl Fusion {
         Self { attention: false, norms: false, products: false, exchange: false, choice: false };
     /// Products stay apart.
     pub const STEPS: Self = Self { attention: true, norms: true, choice: true, ..Self::NONE };
-    /// All that can be joined is, but for what waits for others.
+    /// All that can be joined is, but for rows of q, k and v.
     pub const ALL: Self = Self { products: true, ..Self::STEPS };
     /// That as well.
     pub const EXCHANGE: Self = Self { exchange: true, ..Self::ALL };

@@ -559,10 +559,14 @@ impl Builder<'_> {
         let ([part], Some(all)) = (&w.qkv.parts[..], self.projected(i, w)) else { return Ok(None) };
         let norm = self.norm_before(before, &w.qkv);
         let first = self.product_shape(&w.qkv, part, Epilogue::Store, Some(norm), self.act);
-        let apart = Workload::DecodeAttention(all.clone());
+        let projects = Workload::DecodeAttention(all.clone());
+        let o = Workload::Gemv(self.product_shape(&w.o, &w.o.parts[0], Epilogue::Store, None, self.act));
+        let apart = [projects.clone(), Workload::Gemv(first.clone()), o.clone()];
         let joined = decode_attention::Shape { first: Some(first), ..all };
         let known = Workload::DecodeAttention(joined.clone());
-        if !self.joins(|f| f.products && f.attention && f.exchange, &known, &apart) {
+        // Whoever left the projection apart, or these products, knows more than where all are joined was tuned.
+        let exchanges = |apart| self.joins(|f| f.exchange, &known, apart);
+        if !self.joins(|f| f.products && f.attention, &projects, &o) || !apart.iter().all(exchanges) {
             return Ok(None);
         }
         let name = self.of_layer(i, "x");

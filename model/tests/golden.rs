@@ -385,8 +385,8 @@ fn exchanged_rows_give_the_same_logits_in_fewer_dispatches() {
     let tokens = &golden.tokens[..8];
     let Some(mut model) = load(&dir, true, &f16_options()) else { return };
     let Some(caps) = common::device().map(|d| d.caps().clone()) else { return };
-    if caps.max_storage_bindings < 16 {
-        println!("skipped: fewer than sixteen storage bindings");
+    if caps.max_storage_bindings < 15 {
+        println!("skipped: fewer than fifteen storage bindings");
         return;
     }
     let mut logits = |fusion, kernels: Kernels| {
@@ -398,7 +398,9 @@ fn exchanged_rows_give_the_same_logits_in_fewer_dispatches() {
     let plain = Kernels::generic(&caps);
     let workloads = logits(Some(Fusion::EXCHANGE), plain.clone()).2;
     let exchanging: Vec<&Workload> = workloads.iter().filter(|w| w.waits()).collect();
-    assert!(exchanging.len() > 1, "own caches and shared ones");
+    let owns = |w: &&&Workload| matches!(w, Workload::DecodeAttention(s) if s.append);
+    let owners = exchanging.iter().filter(owns).count();
+    assert!(owners > 0 && owners < exchanging.len(), "own caches and shared ones");
     let several = |v: &Variant| matches!(v, Variant::DecodeAttention { config, .. } if config.splits > 1);
     let pick = |w: &&Workload| common::projecting(w, &caps).into_iter().find(several).expect("it exchanges");
     let variants: Vec<Variant> = exchanging.iter().map(pick).collect();

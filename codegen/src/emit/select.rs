@@ -70,7 +70,11 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
                 kernel: &str,
                 shape: &str,
             ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
-                self.find(kernel, shape).filter(|info| info.bindings.len() <= caps.max_storage_bindings as usize)
+                let storage = |info: &&::wgforge_runtime::KernelInfo| {
+                    let uniform = |b: &&(_, ::wgforge_runtime::Access)| b.1 == ::wgforge_runtime::Access::Uniform;
+                    info.bindings.len() - info.bindings.iter().filter(uniform).count()
+                };
+                self.find(kernel, shape).filter(|info| storage(info) <= caps.max_storage_bindings as usize)
             }
 
             /// The workgroups that kernel needs for `tokens` tokens.
@@ -130,7 +134,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             sets_for(caps, adapter, vendor).into_iter().next()
         }
 
-        /// The kernels of the closest class a device with `caps` can run; empty when none fits.
+        /// The kernels of the closest class a device with `caps` is of; empty when none fits. Of one with few
+        /// storage bindings, `find` says which it can run.
         #quiet
         pub fn select(caps: &::wgforge_runtime::Caps) -> &'static [::wgforge_runtime::KernelInfo] {
             select_for(caps, "", 0).map_or(&[], |set| set.kernels)

@@ -4,7 +4,8 @@
 //! Every workgroup normalises and rotates its query heads anew, which costs less than a dispatch.
 //! The token's own key and value take part as they were computed, in f32, and are never read back:
 //! the one workgroup a KV head that stores them may be later than those that need them. (Workgroups that
-//! compute its range for it store the same.)
+//! compute its range for it store the same. Where rows of q, k and v are late, both may store what is not theirs yet,
+//! and store again what is before they end: whoever lacks rows repeats its range.)
 //!
 //! A head's key ranges are joined by the dispatch behind, or here: then its workgroups exchange their sums,
 //! wait for each other and multiply the output projection ([`Config::project`]), which saves that dispatch
@@ -146,8 +147,8 @@ impl Shape {
     }
 
     /// Words that key ranges exchange, and those of rows behind them.
-    fn range_words(&self, c: &Config) -> u32 {
-        64 + self.heads * c.splits * (self.dim + 32)
+    fn range_words(&self, c: &Config) -> u64 {
+        64 + u64::from(self.heads) * u64::from(c.splits) * (u64::from(self.dim) + 32)
     }
 
     /// Whether key ranges are left to others to join.
@@ -179,8 +180,8 @@ impl Shape {
     /// Bytes of `exchange`, zeros before its first use: what the key ranges' workgroups tell each other under
     /// a configuration that projects; 0 under others.
     pub fn exchange_bytes(&self, c: &Config) -> u64 {
-        let rows = if self.first.is_some() { self.slots() * self.dim } else { 0 };
-        if c.project.is_some() { 4 * u64::from(self.range_words(c) + rows) } else { 0 }
+        let rows = self.first.as_ref().map_or(0, |first| u64::from(first.rows));
+        if c.project.is_some() { 4 * (self.range_words(c) + rows) } else { 0 }
     }
 
     /// Bytes of `partials`: `[head][split]` of `dim + 4` f32, as [`attention_merge`] reads them.
@@ -256,7 +257,7 @@ impl Kernel for DecodeAttention {
     type Config = Config;
 
     fn bindings(s: &Shape, c: &Config) -> Vec<&'static str> {
-        // Eight at most, hence one binding for both norms; ten where it projects, and sixteen with rows.
+        // Eight at most, hence one binding for both norms; ten where it projects, and fifteen with rows.
         let mut names = vec!["run"];
         match &s.first {
             Some(first) => names.extend(first.bindings().into_iter().filter(|n| *n != "out")),
@@ -483,6 +484,11 @@ impl Kernel for DecodeAttention {
                     c.splits,
                     s.dim
                 );
+                require!(
+                    s.dim.is_power_of_two(),
+                    "a head of {} leaves threads over where rows are exchanged",
+                    s.dim
+                );
                 if let Some(reason) = rows.why_not(first, caps) {
                     return Some(reason);
                 }
@@ -554,7 +560,7 @@ impl Kernel for DecodeAttention {
             ("computes", u32::from(s.first.is_some())),
         ]);
         d.extend(Rows::derived(s.rows(c)));
-        d.push(("rows_at", s.range_words(c)));
+        d.push(("rows_at", u32::try_from(s.range_words(c)).unwrap_or(u32::MAX)));
         d
     }
 
@@ -646,12 +652,13 @@ impl Kernel for DecodeAttention {
     }
 
     fn written(s: &Shape, c: &Config) -> Vec<&'static str> {
-        let mut names = if s.append { vec!["k", "v"] } else { Vec::new() };
+        let completes = s.first.as_ref().and_then(|f| f.norm.as_ref()).is_some_and(|n| n.residual);
+        let mut names = if completes { vec!["sum"] } else { Vec::new() };
+        if s.append {
+            names.extend(["k", "v"]);
+        }
         if c.project.is_some() {
             names.push("exchange");
-        }
-        if s.first.as_ref().and_then(|f| f.norm.as_ref()).is_some_and(|n| n.residual) {
-            names.push("sum");
         }
         names.push(if s.parts(c) { "partials" } else { "out" });
         names
@@ -784,7 +791,7 @@ impl Kernel for DecodeAttention {
 fn exchanging(s: &Shape, caps: &Caps) -> Config {
     let sg = if caps.subgroups { caps.subgroup_min } else { 1 };
     let make = |wg: u32, splits: u32, split: u32, sg: u32| {
-        let (lanes, project) = (16.min(s.dim / 4), Some(split));
+        let (lanes, project) = ((s.dim / 4).clamp(1, 16), Some(split));
         let keys = (2 * wg / lanes).max(wg / (s.dim / 4).max(1));
         Config { wg, heads: 1, splits, keys, lanes, values_ahead: false, sg, f16: false, project }
     };

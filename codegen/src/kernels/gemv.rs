@@ -221,6 +221,7 @@ impl Shape {
             );
             require!(n.residual || !n.scaled, "only a residual sum can be scaled");
             require!(n.banks == 1 || n.y == Act::I32, "only sums of codes lie in banks");
+            require!((1..=64).contains(&n.banks), "sums in {} banks are not supported: 1 to 64", n.banks);
         }
         let floats = self.out == Act::F32 && self.epilogue != Epilogue::Geglu;
         require!(

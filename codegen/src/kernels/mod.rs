@@ -1,4 +1,4 @@
-//! One module a kernel family, named as its template; [`slab`], which two of them share, and `rows`.
+//! One module a kernel family, named as its template; [`slab`], which three of them share, and `rows`.
 
 pub mod argmax;
 pub mod attention;

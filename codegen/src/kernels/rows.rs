@@ -39,9 +39,9 @@ impl Rows {
         (self.wg / self.quads()).max(1)
     }
 
-    /// Lanes of those that shuffles combine: four or more, each of which is left with one row's sum.
+    /// Lanes of those that shuffles combine: four to 64, four of which are left with one row's sum each.
     fn shuffled(self) -> u32 {
-        let shuffled = self.lanes().min(self.sg);
+        let shuffled = self.lanes().min(self.sg).min(64);
         if shuffled >= 4 { shuffled } else { 1 }
     }
 

@@ -61,9 +61,9 @@ pub fn banks(columns: u32, format: Format, scale: Scale) -> u32 {
     most.iter().copied().find(|b| chunks.is_multiple_of(*b)).unwrap_or(1)
 }
 
-/// Words of each of two buffers in which layers of a model leave their sums, `width` a row: of two layers together in
-/// each a row of the output projection and of the per-layer inputs, and the `banks` of a feed-forward block. `row`: of
-/// a row of sums. Nobody may read sums where it adds to others, so every next sums are in the other buffer.
+/// Bytes of each of two buffers in which the layers of a model leave their sums: of two layers together, in each a row of
+/// the output projection and of the per-layer inputs, and the `banks` of a feed-forward block. `row`: bytes of a row of
+/// sums. Nobody may read sums where it adds to others, so every next sums are in the other buffer.
 pub fn sum_bytes(layers: u32, banks: u32, row: u64) -> u64 {
     u64::from(layers.div_ceil(2)) * (2 + u64::from(banks)) * row
 }
@@ -300,5 +300,34 @@ impl Second {
             (false, false) => 0.02,
         };
         (self.scale.sums(), Tolerance::Relative(bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_lie_apart_and_the_next_ones_in_the_other_buffer() {
+        for banks in [1, 2, 4] {
+            for layers in 1..=6 {
+                let mut taken = [Vec::new(), Vec::new()];
+                let mut last = None;
+                for (layer, which) in (0..layers).flat_map(|l| [(l, 0), (l, 1), (l, 2)]) {
+                    let (buffer, before) = place_of_sums(layer, which, banks);
+                    assert_ne!(last, Some(buffer), "{which} of layer {layer} adds where it reads");
+                    last = Some(buffer);
+                    let rows = if which == 1 { u64::from(banks) } else { 1 };
+                    taken[buffer].extend(before..before + rows);
+                }
+                for mut rows in taken {
+                    let count = rows.len();
+                    rows.sort_unstable();
+                    rows.dedup();
+                    assert_eq!(rows.len(), count, "two sums in one place");
+                    assert!(rows.last().is_none_or(|last| last * 256 < sum_bytes(layers, banks, 256)));
+                }
+            }
+        }
     }
 }

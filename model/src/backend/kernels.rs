@@ -48,10 +48,11 @@ pub struct Kernels {
     texts: Texts,
 }
 
-/// What was tuned on this very adapter (`here`) as it was, on others without waiting; a build that cannot render has no
-/// text of that, and waits.
+/// What was tuned on this very adapter (`here`) as it was, on others without waiting, or not at all where it cannot be
+/// without; a build that cannot render has no text of that, and waits.
 fn as_tuned(variant: Variant, here: bool) -> Option<Variant> {
-    if here || cfg!(not(feature = "jit")) { Some(variant) } else { variant.without_waiting() }
+    let no_text = cfg!(not(feature = "jit")) && !variant.workload().waits();
+    if here || no_text { Some(variant) } else { variant.without_waiting() }
 }
 
 impl Kernels {
