@@ -14,7 +14,7 @@
 //! which dispatch they are of, and a workgroup that has waited too long computes what is missing.
 //!
 //! In the same way they may share out the product that makes q, k and v ([`Shape::first`]), which saves another
-//! dispatch: each computes some rows of it, norms included, and looks for those of its head ([`super::rows`]).
+//! dispatch: each computes some rows of it, norms included, and looks for those of its head (`rows.rs`).
 
 use std::ops::Range;
 
