@@ -21,7 +21,11 @@ pub fn choose<K: Kernel>(
 ) -> Option<(&'static str, &'static KernelInfo, [u32; 3])> {
     let (report, shape) = (device.report(), K::INFO.shape);
     kernels::sets_for(device.caps(), &report.name, report.vendor).into_iter().find_map(|set| {
-        Some((set.name, set.find_within(device.caps(), K::INFO.kernel, shape)?, set.groups(K::INFO.kernel, shape, tokens)?))
+        Some((
+            set.name,
+            set.find_within(device.caps(), K::INFO.kernel, shape)?,
+            set.groups(K::INFO.kernel, shape, tokens)?,
+        ))
     })
 }
 
