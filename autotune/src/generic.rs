@@ -74,9 +74,7 @@ pub fn workloads(caps: &Caps) -> Vec<Workload> {
         Workload::AttentionMerge(s) => s.out != other(act),
         Workload::GemvPair(s) => codes(&s.second) && product_needed(&s.first, act),
         Workload::MergeGemv(s) => codes(&s.second),
-        // Two words each, in one bank, for floats: as many as four banks and two rows of sums of codes.
-        Workload::Clear(_) => true,
-        Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
+        Workload::Clear(_) | Workload::Argmax(_) | Workload::Topk(_) | Workload::Sample(_) => true,
         Workload::Custom(_) => false,
     });
     all

@@ -275,10 +275,10 @@ pub(crate) async fn prove(
         compare(variant, &proof, &got)?;
         // What it notes for itself is from the call before, in real runs.
         let notes = |name: &&str| variant.output(name).1 == Tolerance::Ignored;
-        if number != again {
-            continue;
-        }
-        if let Some(at) = variant.bindings().iter().position(|n| variant.written().contains(n) && notes(n)) {
+        if number == again
+            && let Some(at) =
+                variant.bindings().iter().position(|n| variant.written().contains(n) && notes(n))
+        {
             let (mut buffers, mut got) = (buffers.clone(), got);
             for _ in 0..3 {
                 std::mem::swap(&mut buffers[at], &mut got[at]);

@@ -100,9 +100,9 @@ fn fit(s: &mut gemv::Shape) {
     s.rows = s.rows.min(u32::try_from(most).unwrap_or(u32::MAX) / 64 * 64);
 }
 
-/// Zeros for the sums of all layers, where feed-forward blocks leave so many `banks`.
-fn zeros(layers: u32, banks: u32, row: u64) -> clear::Shape {
-    let words = u32::try_from(sum_bytes(layers, banks, row) / 4).unwrap_or(u32::MAX);
+/// Zeros for the sums of all layers: of codes in four banks, or, which are as many words, two each of floats in one.
+fn zeros(layers: u32, h: u32) -> clear::Shape {
+    let words = u32::try_from(sum_bytes(layers, 4, Act::I32.row_bytes(h)) / 4).unwrap_or(u32::MAX);
     clear::Shape { a: words, b: words }
 }
 
@@ -110,7 +110,7 @@ fn zeros(layers: u32, banks: u32, row: u64) -> clear::Shape {
 fn others(h: u32, heads: u32, kv_heads: u32, dim: u32, ple: u32, layers: u32, vocab: u32) -> Vec<Workload> {
     let mut all = Vec::new();
     let eps = 1e-6;
-    let sums = zeros(layers, 4, Act::I32.row_bytes(h));
+    let sums = zeros(layers, h);
     for (format, scale) in [
         (Format::I2, Scale::Row),
         (Format::I4, Scale::Group),
@@ -329,18 +329,16 @@ fn pairs(normed: &[gemv::Shape]) -> Vec<Workload> {
     joined.map(pair).collect()
 }
 
-/// Zeros for sums of floats, two words each and in one bank: by themselves, and where `all` have a mix of
-/// per-layer inputs that reads a table with group scales.
+/// Where `all` have a mix of per-layer inputs that reads a table with group scales: the same, clearing sums of floats.
 fn float_zeros(h: u32, layers: u32, all: &[Workload]) -> Vec<Workload> {
-    let zeros = zeros(layers, 1, Act::Fixed.row_bytes(h));
     let of_group = |g: &gather::Shape| g.scale == Scale::Group;
     let mixes = all.iter().filter_map(|w| match w {
         Workload::PleMix(s) if s.gather.as_ref().is_some_and(of_group) => {
-            Some(Workload::PleMix(ple_mix::Shape { zeros: Some(zeros.clone()), ..s.clone() }))
+            Some(Workload::PleMix(ple_mix::Shape { zeros: Some(zeros(layers, h)), ..s.clone() }))
         }
         _ => None,
     });
-    mixes.chain([Workload::Clear(zeros.clone())]).collect()
+    mixes.collect()
 }
 
 /// Every kernel at the shapes of Gemma 4 E2B, in all formats.
@@ -365,44 +363,27 @@ pub fn e2b() -> Vec<Workload> {
 /// Attention of E2B that makes q, k and v itself and goes on to the output projection: for devices
 /// with as many bindings, where somebody has tuned it.
 pub fn exchanging() -> Vec<Workload> {
-    let mut all = Vec::new();
-    for act in [Act::F16, Act::F32] {
-        for (full, own) in [(false, true), (false, false), (true, true), (true, false)] {
-            for (residual, y) in [(true, Act::I32), (false, Act::F32)] {
-                let (dim, heads, kv_heads, h) = (if full { 512 } else { 256 }, 8, 1, 1536);
-                let norm = norm::Shape {
-                    width: h,
-                    residual,
-                    y,
-                    scaled: residual,
-                    norm: true,
-                    out: Some(Act::I8),
-                    eps: 1e-6,
-                    banks: 1,
-                };
-                let (q, kv) = (heads * dim, if own { kv_heads * dim } else { 0 });
-                let (split_a, split_b) = if own { (q, q + kv) } else { (0, 0) };
-                let rows = product(q + 2 * kv, h, Format::I4, Scale::Row, Act::I8, act);
-                all.push(Workload::DecodeAttention(decode_attention::Shape {
-                    heads,
-                    kv_heads,
-                    dim,
-                    rotary: if full { dim / 8 } else { dim / 2 },
-                    window: if full { 0 } else { 512 },
-                    ring: if full { 0 } else { 1024 },
-                    append: own,
-                    qkv: act,
-                    kv: act,
-                    out: Act::I8,
-                    eps: 1e-6,
-                    then: Some(Second { rows: h, format: Format::I4, scale: Scale::Row, banks: 1 }),
-                    first: Some(gemv::Shape { norm: Some(norm), split_a, split_b, ..rows }),
-                    deep: false,
-                }));
-            }
-        }
-    }
-    all
+    let all = e2b();
+    // Codes from norms, of a whole stream or of one that sums are added to.
+    let makes = |s: &decode_attention::Shape, f: &gemv::Shape| {
+        let norms = f.norm.as_ref().is_some_and(|n| !n.residual || n.y == Act::I32);
+        norms && f.rows == s.slots() * s.dim && (f.x, f.out, f.format) == (Act::I8, s.qkv, Format::I4)
+    };
+    let attends = |w: &Workload| match w {
+        Workload::DecodeAttention(s) if s.then.is_some() && s.out == Act::I8 && !s.deep => Some(s.clone()),
+        _ => None,
+    };
+    let with_rows = |s: decode_attention::Shape| {
+        let firsts = all.iter().filter_map(|w| match w {
+            Workload::Gemv(f) if makes(&s, f) => Some(f.clone()),
+            _ => None,
+        });
+        let firsts: Vec<gemv::Shape> = firsts.collect();
+        firsts
+            .into_iter()
+            .map(move |f| Workload::DecodeAttention(decode_attention::Shape { first: Some(f), ..s.clone() }))
+    };
+    all.iter().filter_map(attends).flat_map(with_rows).collect()
 }
 
 /// The same kernels at shapes that are no multiple of 4, 32 or any tile.

@@ -149,6 +149,15 @@ fn poke(table: &mut toml::Value, at: usize, with: i64) {
     }
 }
 
+/// What the next test changes numbers of is read: with more than the fewest bindings, too.
+#[test]
+fn exchanging_shapes_out_of_a_file_are_read() {
+    let caps = Caps { max_storage_bindings: 16, ..Caps::webgpu_baseline() }.with_subgroups(32).with_f16(true);
+    let all = shapes::exchanging();
+    let text = Database::generic(&caps, &all).expect("renders").to_toml();
+    assert_eq!(Database::parse("good.toml", &text).expect("parses").entries().len(), all.len());
+}
+
 /// The numbers that break arithmetic, up to the largest a file may hold.
 fn nasty(most: u32) -> impl Strategy<Value = i64> {
     prop_oneof![Just(0), Just(1), Just(3), (0..=most).prop_map(|n| 1i64 << n), 0..=(1i64 << most)]

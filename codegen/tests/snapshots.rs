@@ -128,14 +128,14 @@ const CASES: &[Case] = &[
     ),
     (
         "decode_attention__rows",
-        &[("append", "true"), ("kv", "f16"), ("ring", "1024"), ("first/norm/residual", "true")],
+        &[("append", "true"), ("qkv", "f16"), ("ring", "1024"), ("first/norm/residual", "true")],
         32,
         true,
         NATIVE,
     ),
     (
         "decode_attention__rows_web",
-        &[("append", "false"), ("ring", "0"), ("first/rows", "4096")],
+        &[("append", "false"), ("qkv", "f16"), ("ring", "0"), ("first/rows", "4096")],
         32,
         true,
         WEB,

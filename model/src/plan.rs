@@ -566,7 +566,7 @@ impl Builder<'_> {
         let known = Workload::DecodeAttention(joined.clone());
         // Whoever left the projection apart, or these products, knows more than where all are joined was tuned.
         let exchanges = |apart| self.joins(|f| f.exchange, &known, apart);
-        if !self.joins(|f| f.products && f.attention, &projects, &o) || !apart.iter().all(exchanges) {
+        if !apart.iter().all(exchanges) || !self.joins(|f| f.products && f.attention, &projects, &o) {
             return Ok(None);
         }
         let name = self.of_layer(i, "x");

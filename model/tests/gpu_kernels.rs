@@ -201,7 +201,7 @@ fn joined_decode_attention_agrees_with_the_reference_at_all_depths() {
 /// Attention that makes q, k and v itself: of the model, and small ones of other formats, whose workgroups for rows
 /// alone are no whole number a head.
 fn exchanging_rows() -> Vec<Workload> {
-    let mut all: Vec<Workload> = shapes::exchanging().into_iter().step_by(5).collect();
+    let mut all: Vec<Workload> = shapes::exchanging().into_iter().step_by(7).collect();
     for (format, append) in [(Format::I4, true), (Format::I8, false), (Format::I2, true)] {
         let (heads, kv_heads, dim, columns) = (6, 2, 64, 500);
         let norm = norm::Shape {

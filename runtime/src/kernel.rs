@@ -35,6 +35,13 @@ pub struct KernelInfo {
     pub config: &'static str,
 }
 
+impl KernelInfo {
+    /// Bindings that count against [`crate::Caps::max_storage_bindings`].
+    pub fn storage_bindings(&self) -> usize {
+        self.bindings.iter().filter(|(_, access)| *access != Access::Uniform).count()
+    }
+}
+
 /// A kernel with bindings that have names and types. Implemented by generated code.
 pub trait Kernel {
     /// The rendered kernel.

@@ -21,7 +21,6 @@ pub(super) struct Kernel {
     pub(super) f16: bool,
     pub(super) invocations: u32,
     pub(super) workgroup_bytes: u32,
-    pub(super) storage_bindings: u32,
     variant: Variant,
     timing: Option<f64>,
     native: Rendered,
@@ -41,7 +40,6 @@ impl Kernel {
         let web = variant.wgsl_with(&source.templates, Target::Web)?;
         let groups = groups::expressions(&variant).ok_or_else(|| Error::Geometry { kernel: name() })?;
         let (subgroups, f16) = variant.features();
-        let storage = native.bindings.iter().filter(|b| b.access != Access::Uniform).count();
         Ok(Self {
             marker: marker(&variant.workload()),
             hosts: structs::bound(&name(), &native.wgsl)?,
@@ -51,7 +49,6 @@ impl Kernel {
             f16,
             invocations: native.workgroup.iter().product(),
             workgroup_bytes: native.workgroup_bytes,
-            storage_bindings: u32::try_from(storage).unwrap_or(u32::MAX),
             timing: entry.timing.as_ref().map(|t| t.median_us),
             variant,
             native,

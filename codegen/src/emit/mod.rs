@@ -236,8 +236,7 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
     } else {
         quote!(::core::option::Option::None)
     };
-    let (invocations, bytes, bindings) =
-        (most(|k| k.invocations), most(|k| k.workgroup_bytes), most(|k| k.storage_bindings));
+    let (invocations, bytes) = (most(|k| k.invocations), most(|k| k.workgroup_bytes));
     quote! {
         KernelSet {
             name: #name,
@@ -249,7 +248,6 @@ fn set_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream 
             f16: #f16,
             invocations: #invocations,
             workgroup_bytes: #bytes,
-            storage_bindings: #bindings,
             kernels: #module::ALL,
             groups: #module::GROUPS,
         }

@@ -29,8 +29,6 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
             pub invocations: u32,
             /// Most bytes of workgroup memory.
             pub workgroup_bytes: u32,
-            /// Most storage bindings of a kernel: of a device with fewer, some of these are not for it.
-            pub storage_bindings: u32,
             /// The kernels, sorted by family and shape.
             pub kernels: &'static [::wgforge_runtime::KernelInfo],
             /// Workgroups for a number of tokens, one function for each of `kernels`.
@@ -70,11 +68,8 @@ pub(super) fn tokens(sets: &[TokenStream]) -> TokenStream {
                 kernel: &str,
                 shape: &str,
             ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
-                let storage = |info: &&::wgforge_runtime::KernelInfo| {
-                    let uniform = |b: &&(_, ::wgforge_runtime::Access)| b.1 == ::wgforge_runtime::Access::Uniform;
-                    info.bindings.len() - info.bindings.iter().filter(uniform).count()
-                };
-                self.find(kernel, shape).filter(|info| storage(info) <= caps.max_storage_bindings as usize)
+                let most = caps.max_storage_bindings as usize;
+                self.find(kernel, shape).filter(|info| info.storage_bindings() <= most)
             }
 
             /// The workgroups that kernel needs for `tokens` tokens.

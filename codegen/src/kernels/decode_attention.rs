@@ -120,7 +120,7 @@ const TICKETS: u32 = 4096;
 
 impl Shape {
     /// Heads of `qkv`.
-    fn slots(&self) -> u32 {
+    pub(crate) fn slots(&self) -> u32 {
         self.heads + if self.append { 2 * self.kv_heads } else { 0 }
     }
 

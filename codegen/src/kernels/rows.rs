@@ -88,40 +88,23 @@ impl Rows {
     }
 
     /// Numbers for the components; zeros where there is no product.
-    pub(crate) fn derived(of: Option<(&Shape, Self)>) -> impl Iterator<Item = (&'static str, u32)> {
-        let numbers = of.map_or([0; 13], |(p, rows)| {
-            [
-                rows.each,
-                rows.quads(),
-                rows.lanes(),
-                chunks(p),
-                chunks(p) / rows.lanes(),
-                rows.shuffled(),
-                rows.parts(),
-                p.format.quads_per_word(),
-                p.format.field_shift(),
-                rows.owners,
-                stride(p.columns) / 4,
-                p.norm.as_ref().map_or(0, |n| norm::per_thread(n, rows.wg)),
-                p.norm.as_ref().map_or(1, |n| n.banks),
-            ]
-        });
-        let names = [
-            "first_rows",
-            "first_quads",
-            "first_lanes",
-            "first_chunks",
-            "first_mine",
-            "first_shuffled",
-            "first_parts",
-            "first_fields",
-            "first_shift",
-            "owners",
-            "x_quads",
-            "per_thread",
-            "banks",
-        ];
-        names.into_iter().zip(numbers)
+    pub(crate) fn derived(of: Option<(&Shape, Self)>) -> [(&'static str, u32); 13] {
+        let n = |number: fn(&Shape, Self) -> u32| of.map_or(0, |(p, rows)| number(p, rows));
+        [
+            ("first_rows", n(|_, rows| rows.each)),
+            ("first_quads", n(|_, rows| rows.quads())),
+            ("first_lanes", n(|_, rows| rows.lanes())),
+            ("first_chunks", n(|p, _| chunks(p))),
+            ("first_mine", n(|p, rows| chunks(p) / rows.lanes())),
+            ("first_shuffled", n(|_, rows| rows.shuffled())),
+            ("first_parts", n(|_, rows| rows.parts())),
+            ("first_fields", n(|p, _| p.format.quads_per_word())),
+            ("first_shift", n(|p, _| p.format.field_shift())),
+            ("owners", n(|_, rows| rows.owners)),
+            ("x_quads", n(|p, _| stride(p.columns) / 4)),
+            ("per_thread", n(|p, rows| p.norm.as_ref().map_or(0, |n| norm::per_thread(n, rows.wg)))),
+            ("banks", n(|p, _| p.norm.as_ref().map_or(1, |n| n.banks))),
+        ]
     }
 }
 
