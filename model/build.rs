@@ -3,6 +3,7 @@
 fn main() -> Result<(), wgforge_codegen::build::Errors> {
     wgforge_codegen::build::compile(&[
         "../autotune/tuned/nvidia-h100.toml",
+        "../autotune/tuned/nvidia-h200.toml",
         "../autotune/tuned/llvmpipe.toml",
         "../autotune/tuned/swiftshader.toml",
         "../autotune/tuned/generic-plain.toml",

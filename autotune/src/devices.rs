@@ -11,7 +11,7 @@ macro_rules! embedded {
     };
 }
 
-embedded!("nvidia-h100", "llvmpipe", "swiftshader");
+embedded!("nvidia-h100", "nvidia-h200", "llvmpipe", "swiftshader");
 
 /// Every committed database of a device, read.
 ///

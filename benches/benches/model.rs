@@ -1,5 +1,6 @@
 //! The demo model as a whole, on the device and in the reference; and what a token costs the host, on a
-//! device that computes nothing: for another model name its folder in `WGFORGE_BENCH_MODEL`.
+//! device that computes nothing: for another model name its folder in `WGFORGE_BENCH_MODEL`, for a tuned
+//! card's plan its database in `WGFORGE_BENCH_KERNELS`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pollster::block_on;
 use wgforge_benches::device;
+use wgforge_codegen::{Caps, Database};
 use wgforge_model::{Checkpoint, Choice, Kernels, Model, Options, Request, Stats, Target};
 use wgforge_runtime::{Backend, Device, DeviceOptions};
 
@@ -60,7 +62,8 @@ fn recording(c: &mut Criterion) {
     let checkpoint = Arc::new(Checkpoint::open(&folder).expect("a checkpoint"));
     let options = DeviceOptions { backend: Some(Backend::Noop), ..DeviceOptions::default() };
     let device = block_on(Device::request(&options)).expect("the stub is always there");
-    let target = Target::Gpu(device.clone(), Kernels::generic(device.caps()));
+    let kernels = kernels(device.caps());
+    let target = Target::Gpu(device, kernels);
     let mut model =
         block_on(Model::load(&checkpoint, target, &Options::default(), &mut |_| {})).expect("it loads");
     let mut group = c.benchmark_group(format!("{}, nothing computed", model.label()));
@@ -69,6 +72,19 @@ fn recording(c: &mut Criterion) {
         b.iter_custom(|n| repeated(n, &mut model, TOKENS + 1, |s| s.decode_s));
     });
     group.finish();
+}
+
+/// The kernels of the database that `WGFORGE_BENCH_KERNELS` names, or of none.
+fn kernels(caps: &Caps) -> Kernels {
+    let Some(file) = std::env::var_os("WGFORGE_BENCH_KERNELS") else { return Kernels::generic(caps) };
+    let text = std::fs::read_to_string(&file).expect("a database");
+    let database = Database::parse(&file.to_string_lossy(), &text).expect("a database");
+    let variants = database.entries().iter().map(|entry| entry.variant.clone()).collect();
+    let (kernels, refused) = Kernels::tuned(caps, "named", variants);
+    for reason in refused {
+        eprintln!("left out: {reason}");
+    }
+    kernels
 }
 
 criterion_group!(benches, model, recording);
