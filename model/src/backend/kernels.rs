@@ -268,3 +268,93 @@ impl Kernels {
         })
     }
 }
+
+#[cfg(all(test, feature = "jit"))]
+mod tests {
+    use super::*;
+
+    /// The card of the committed databases that makes q, k and v in attention, as its driver shows it.
+    const CARD: &str = "NVIDIA H200";
+    const NVIDIA: u32 = 0x10de;
+
+    fn adapter(name: &str, storage_bindings: u32) -> AdapterReport {
+        let caps = Caps {
+            max_invocations: 1024,
+            max_workgroup_bytes: 48 << 10,
+            max_storage_bindings: storage_bindings,
+            ..Caps::webgpu_baseline().with_subgroups(32).with_f16(true)
+        };
+        AdapterReport {
+            name: name.into(),
+            vendor: NVIDIA,
+            device: 0,
+            device_type: "discrete".into(),
+            driver: "NVIDIA".into(),
+            driver_info: "1".into(),
+            backend: "vulkan".into(),
+            subgroup_min: 32,
+            subgroup_max: 32,
+            caps,
+            features: Vec::new(),
+            compliant: true,
+        }
+    }
+
+    fn of_card() -> &'static embedded::KernelSet {
+        embedded::SETS.iter().find(|set| set.adapter == Some(CARD)).expect("its database is embedded")
+    }
+
+    fn workload(info: &KernelInfo) -> Workload {
+        let shape = serde_json::from_str(info.shape).expect("a shape");
+        Workload::parse(info.kernel, shape).expect("a workload")
+    }
+
+    /// A workload that waits in any case, and one that does not; both in the card's database.
+    fn waiting_and_apart() -> (Workload, Workload) {
+        let mut all = of_card().kernels.iter().map(workload);
+        let waiting = all.clone().find(Workload::waits).expect("the card's attention makes q, k and v");
+        (waiting, all.find(|w| w.kernel() == "gemv").expect("every database has products"))
+    }
+
+    fn embedded(adapter: &AdapterReport) -> Kernels {
+        let (mut kernels, _) = Kernels::embedded(adapter);
+        kernels.prefer(adapter);
+        kernels
+    }
+
+    #[test]
+    fn what_waits_is_chosen_on_the_card_it_was_tuned_on_alone() {
+        let (waiting, apart) = waiting_and_apart();
+        let here = embedded(&adapter(CARD, 32));
+        assert_eq!((here.rank(&waiting), here.rank(&apart)), (Some(0), Some(0)), "both are this card's");
+        assert!(here.joins(&waiting, &apart), "a plan of this card waits");
+        let other = embedded(&adapter("NVIDIA L4", 32));
+        assert_eq!(other.rank(&waiting), None, "nobody tuned it there");
+        assert!(!other.joins(&waiting, &apart), "another card of the vendor does not wait");
+    }
+
+    #[test]
+    fn what_the_user_tuned_without_waiting_comes_before_an_embedded_database_that_waits() {
+        let (waiting, apart) = waiting_and_apart();
+        let card = adapter(CARD, 32);
+        let tuned = vec![apart.generic(&card.caps)];
+        let (mut kernels, refused) = Kernels::tuned(&card.caps, "of the user", tuned);
+        assert_eq!(refused, Vec::<String>::new(), "the card runs a generic product");
+        kernels.prefer(&card);
+        assert_eq!(kernels.rank(&waiting), Some(1), "the embedded one is second");
+        assert!(!kernels.joins(&waiting, &apart), "the user's tuner kept them apart");
+    }
+
+    #[test]
+    fn a_device_with_few_bindings_goes_without_single_kernels_and_not_without_the_database() {
+        let (waiting, apart) = waiting_and_apart();
+        let few = adapter(CARD, 10);
+        let most = of_card().kernels.iter().map(KernelInfo::storage_bindings).max().unwrap_or(0);
+        assert!(most > 10, "something needs more than ten bindings, not {most}");
+        let kernels = embedded(&few);
+        assert_eq!(kernels.source(), of_card().name, "the rest of it is of use");
+        assert_eq!((kernels.rank(&waiting), kernels.rank(&apart)), (None, Some(0)), "{most} bindings of 10");
+        assert!(kernels.find(&waiting).is_none(), "its text is not offered either");
+        assert!(!kernels.joins(&waiting, &apart), "a plan of ten bindings");
+    }
+}
