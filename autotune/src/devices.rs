@@ -1,5 +1,5 @@
 //! Databases measured on devices, committed as `tuned/DEVICE.toml` and built into programs. Each is
-//! what `wgforge autotune --full` wrote there.
+//! what `wgforge autotune --full` wrote there; entries without times are another card's configurations, or chosen by hand.
 
 use wgforge_codegen::Database;
 

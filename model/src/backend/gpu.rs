@@ -139,8 +139,8 @@ impl Gpu {
         Ok(self.add(slice))
     }
 
-    /// A new buffer, cleared here and now. wgpu would clear it when it is first used, and until a bind group is made
-    /// of cleared buffers only, looks in every dispatch for what is left to clear: 7 % of the host's part of a token.
+    /// A new buffer, cleared here and now. wgpu would clear it when it is first used; but of a bind group that
+    /// was made before, it asks in every dispatch what is left to clear: 7 % of the host's part of a token.
     async fn zeros(&self, label: &str, bytes: u64) -> Result<Slice> {
         let slice = self.device.buffer(label, bytes).await?;
         let mut recorder = Recorder::new(&self.device, label);
