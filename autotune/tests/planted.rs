@@ -178,11 +178,13 @@ fn what_does_not_compile_is_refused_with_the_compilers_words() {
 }
 
 /// Every kernel's generic configuration and some candidates pass, so that no proof asks too much.
+/// Of each kernel one shape in five: a software device compiles each for a quarter of a second, and all of them meet
+/// the reference elsewhere.
 #[test]
 fn right_kernels_pass_all_proofs() {
     let Some(device) = common::device() else { return };
     let mut failures = Vec::new();
-    let mut all = shapes::odd();
+    let mut all = shapes::thinned(shapes::odd(), 5);
     // With room for one token only, as decode has it.
     all.extend(shapes::odd().into_iter().filter_map(|w| match w {
         Workload::PleMix(s) if s.gather.is_none() => {

@@ -1,5 +1,7 @@
 //! Shapes to render, check and snapshot: those of Gemma 4 E2B, and odd ones that fit no tile.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Workload,
     kernels::{
@@ -413,4 +415,15 @@ pub fn odd() -> Vec<Workload> {
     }
     all.extend(float_zeros(150, 3, &all));
     all
+}
+
+/// Of each kernel the first shape of a list and every `one_in`-th after it, for devices that compile slowly.
+pub fn thinned(shapes: Vec<Workload>, one_in: usize) -> Vec<Workload> {
+    let mut seen = BTreeMap::new();
+    let picked = |w: &Workload| {
+        let count = seen.entry(w.kernel()).or_insert(0usize);
+        *count += 1;
+        (*count - 1).is_multiple_of(one_in)
+    };
+    shapes.into_iter().filter(picked).collect()
 }
