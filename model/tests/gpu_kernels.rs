@@ -53,7 +53,7 @@ fn run(device: &Device, variant: &Variant, case: &Case) -> Vec<Vec<u32>> {
 }
 
 /// Whether the device puts values that lie halfway between two steps of a grid on the even one.
-/// llvmpipe with vectors of 512 bits does not on processors without them: there such values end up farther from zero.
+/// llvmpipe with vectors of 512 bits does not: there such values end up farther from zero.
 /// Mesa caches this shader whatever the width, so another width wants another `MESA_SHADER_CACHE_DIR`.
 fn halves_are_exact(device: &Device) -> bool {
     let wgsl = "@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
