@@ -22,7 +22,7 @@ pub use crate::emit::Errors;
 use crate::{
     Error, Families, Kernel,
     custom::{self, FamilyError},
-    emit::{Emitted, Source, Texts, emit},
+    emit::{Emitted, Items, Source, Texts, emit},
     render::Templates,
 };
 
@@ -51,6 +51,7 @@ pub struct Builder {
     refused: Vec<FamilyError>,
     out: Option<PathBuf>,
     strict: bool,
+    items: Items,
 }
 
 impl Default for Builder {
@@ -69,6 +70,7 @@ impl Builder {
             refused: Vec::new(),
             out: None,
             strict: strict(),
+            items: Items::Types,
         }
     }
 
@@ -111,6 +113,14 @@ impl Builder {
         self
     }
 
+    /// Writes tables only, without a type for each kernel. For a program that finds its kernels by shape
+    /// (`find_for`): thousands of types take a compiler minutes, as many rows take it seconds.
+    #[must_use]
+    pub fn rows_only(mut self) -> Self {
+        self.items = Items::Rows;
+        self
+    }
+
     /// Renders, validates and writes `kernels.rs` with its shaders, and tells cargo what to watch.
     /// Templates need no watching: they are part of this crate, and a build script runs again when
     /// the crates it is made of change.
@@ -142,7 +152,7 @@ impl Builder {
             }
             None => Templates::builtin(),
         };
-        let emitted = generate(&root, &self.databases, &self.families, &templates, Texts::Files)?;
+        let emitted = generate(&root, &self.databases, &self.families, &templates, Texts::Files, self.items)?;
         if self.strict && !emitted.stale.is_empty() {
             return Err(Errors(emitted.stale.into_iter().map(Error::Stale).collect()));
         }
@@ -211,6 +221,7 @@ pub fn generate<P: AsRef<Path>>(
     families: &Families,
     templates: &Templates,
     texts: Texts,
+    items: Items,
 ) -> Result<Emitted, Errors> {
     let mut errors = Vec::new();
     let mut sources = Vec::new();
@@ -225,7 +236,7 @@ pub fn generate<P: AsRef<Path>>(
             Err(e) => errors.push(e),
         }
     }
-    match emit(&sources, texts) {
+    match emit(&sources, texts, items) {
         Ok(emitted) if errors.is_empty() => Ok(emitted),
         Ok(_) => Err(Errors(errors)),
         Err(more) => {

@@ -35,7 +35,7 @@ fn check(workloads: &[Workload]) {
             let mut candidates = workload.candidates(&caps);
             assert!(!candidates.is_empty(), "no candidate for {workload:?} on {}", caps.class());
             // Large spaces are drawn from evenly; the tuner renders each one it tries anyway.
-            let stride = candidates.len().div_ceil(24);
+            let stride = candidates.len().div_ceil(8);
             candidates = candidates.into_iter().step_by(stride).collect();
             candidates.push(generic);
             for candidate in candidates {

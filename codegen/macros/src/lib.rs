@@ -11,7 +11,7 @@ use syn::{
 use wgforge_codegen::{
     Error, Families,
     build::{self, Errors},
-    emit::{Emitted, Texts},
+    emit::{Emitted, Items, Texts},
     render::Templates,
 };
 
@@ -118,7 +118,7 @@ fn expand(input: TokenStream) -> syn::Result<TokenStream> {
         None => Templates::builtin(),
     };
     let generate = |files: &[String]| -> Result<Emitted, Errors> {
-        build::generate(&root, files, &families, &folder, Texts::Inline)
+        build::generate(&root, files, &families, &folder, Texts::Inline, Items::Types)
     };
     // Each database by itself first, so that an error stands at the literal of its file, or at
     // that of the templates.

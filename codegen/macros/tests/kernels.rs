@@ -20,7 +20,14 @@ fn database() -> Database {
 }
 
 fn generate<P: AsRef<Path>>(root: &Path, files: &[P]) -> Result<emit::Emitted, build::Errors> {
-    build::generate(root, files, &Families::builtin(), &Templates::builtin(), emit::Texts::Files)
+    build::generate(
+        root,
+        files,
+        &Families::builtin(),
+        &Templates::builtin(),
+        emit::Texts::Files,
+        emit::Items::Types,
+    )
 }
 
 fn caps(subgroup: u32, f16: bool) -> Caps {

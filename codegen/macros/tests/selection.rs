@@ -72,7 +72,8 @@ fn what_the_best_set_lacks_comes_from_the_next() {
 fn generate(files: &[&str]) -> emit::Emitted {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (families, templates) = (Families::builtin(), Templates::builtin());
-    build::generate(root, files, &families, &templates, emit::Texts::Inline).unwrap_or_else(|e| panic!("{e}"))
+    build::generate(root, files, &families, &templates, emit::Texts::Inline, emit::Items::Types)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

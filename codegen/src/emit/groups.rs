@@ -1,7 +1,7 @@
 //! Dispatch geometry as an expression in the number of tokens.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, quote};
 
 use crate::Variant;
 
@@ -10,34 +10,50 @@ fn probes() -> impl Iterator<Item = u32> {
     (1..=600).chain([1000, 1024, 4093, 8192, 65_535])
 }
 
-/// Expressions for the workgroups in x, y and z, in a variable `tokens: u32`; `None` when
-/// something is neither constant nor proportional to the tokens, rounded up.
-pub(super) fn expressions(variant: &Variant) -> Option<[TokenStream; 3]> {
+/// Workgroups along one axis; written as an expression in a variable `tokens: u32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// As many for any number of tokens.
+    Constant(u32),
+    /// `tokens * by / per`, rounded up.
+    Scaled { by: u32, per: u32 },
+}
+
+/// The workgroups in x, y and z; `None` when something is neither constant nor proportional to the
+/// tokens, rounded up.
+pub(super) fn counts(variant: &Variant) -> Option<[Count; 3]> {
     let samples: Vec<(u32, [u32; 3])> = probes().map(|t| (t, variant.groups(t))).collect();
-    let axis = |i: usize| expression(&samples.iter().map(|(t, g)| (*t, g[i])).collect::<Vec<_>>());
+    let axis = |i: usize| Count::fit(&samples.iter().map(|(t, g)| (*t, g[i])).collect::<Vec<_>>());
     Some([axis(0)?, axis(1)?, axis(2)?])
 }
 
-fn expression(samples: &[(u32, u32)]) -> Option<TokenStream> {
-    let (_, first) = *samples.first()?;
-    if samples.iter().all(|(_, g)| *g == first) {
-        return Some(quote!(#first));
-    }
-    // ceil(tokens * a / b): at tokens = b it is a.
-    for b in 1..=512 {
-        let a = samples.iter().find(|(t, _)| *t == b)?.1;
-        let holds =
-            |(t, g): &(u32, u32)| (u64::from(*t) * u64::from(a)).div_ceil(u64::from(b)) == u64::from(*g);
-        if samples.iter().all(holds) {
-            return Some(match (a, b) {
-                (1, 1) => quote!(tokens),
-                (a, 1) => quote!(tokens * #a),
-                (1, b) => quote!(tokens.div_ceil(#b)),
-                (a, b) => quote!((tokens * #a).div_ceil(#b)),
-            });
+impl Count {
+    fn fit(samples: &[(u32, u32)]) -> Option<Self> {
+        let (_, first) = *samples.first()?;
+        if samples.iter().all(|(_, g)| *g == first) {
+            return Some(Self::Constant(first));
         }
+        // At tokens = per it is by.
+        (1..=512).find_map(|per| {
+            let by = samples.iter().find(|(t, _)| *t == per)?.1;
+            let holds = |(t, g): &(u32, u32)| {
+                (u64::from(*t) * u64::from(by)).div_ceil(u64::from(per)) == u64::from(*g)
+            };
+            samples.iter().all(holds).then_some(Self::Scaled { by, per })
+        })
     }
-    None
+}
+
+impl ToTokens for Count {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        tokens.extend(match *self {
+            Self::Constant(n) => quote!(#n),
+            Self::Scaled { by: 1, per: 1 } => quote!(tokens),
+            Self::Scaled { by, per: 1 } => quote!(tokens * #by),
+            Self::Scaled { by: 1, per } => quote!(tokens.div_ceil(#per)),
+            Self::Scaled { by, per } => quote!((tokens * #by).div_ceil(#per)),
+        });
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +61,7 @@ mod tests {
     use super::*;
 
     fn fitted(f: impl Fn(u32) -> u32) -> Option<String> {
-        expression(&probes().map(|t| (t, f(t))).collect::<Vec<_>>()).map(|e| e.to_string())
+        Count::fit(&probes().map(|t| (t, f(t))).collect::<Vec<_>>()).map(|c| c.to_token_stream().to_string())
     }
 
     #[test]

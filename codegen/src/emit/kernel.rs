@@ -4,13 +4,15 @@ use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
 use super::{
-    Source, groups,
+    Source,
+    groups::{self, Count},
     names::{ident, label, marker},
     structs::{self, HostStruct},
 };
 use crate::{Access, Error, Target, Variant, db::Entry, render::Rendered};
 
-/// What is needed to write a kernel.
+/// What is needed to write a kernel. No tokens yet: those cannot go from the thread that rendered it to
+/// the one that writes.
 pub(super) struct Kernel {
     pub(super) marker: String,
     pub(super) hosts: Vec<HostStruct>,
@@ -25,7 +27,7 @@ pub(super) struct Kernel {
     timing: Option<f64>,
     native: Rendered,
     web: String,
-    groups: [TokenStream; 3],
+    groups: [Count; 3],
 }
 
 impl Kernel {
@@ -38,7 +40,7 @@ impl Kernel {
         }
         let native = variant.render_with(&source.templates, Target::Native)?;
         let web = variant.wgsl_with(&source.templates, Target::Web)?;
-        let groups = groups::expressions(&variant).ok_or_else(|| Error::Geometry { kernel: name() })?;
+        let groups = groups::counts(&variant).ok_or_else(|| Error::Geometry { kernel: name() })?;
         let (subgroups, f16) = variant.features();
         Ok(Self {
             marker: marker(&variant.workload()),
@@ -80,12 +82,55 @@ impl Kernel {
         format!("{}_{}_web.wgsl", self.variant.kernel(), &self.native.hash[..16])
     }
 
-    pub(super) fn tokens(&self) -> TokenStream {
+    /// Its row in a module's table.
+    pub(super) fn row(&self) -> TokenStream {
+        let (shape, config) = (self.variant.workload().shape_json(), self.variant.config_json());
+        let kernel = self.variant.kernel();
+        let name = format!("{} {}", self.marker, label(&config)).trim_end().to_owned();
+        let accesses = self.native.bindings.iter().map(|b| {
+            let (name, access) = (&b.name, ident(&format!("{:?}", b.access)));
+            quote!((#name, ::wgforge_runtime::Access::#access))
+        });
+        let (hash, [wx, wy, wz]) = (&self.native.hash, self.native.workgroup);
+        let wgsl = self.wgsl_tokens();
+        quote! {
+            ::wgforge_runtime::KernelInfo {
+                name: #name,
+                kernel: #kernel,
+                wgsl: #wgsl,
+                wgsl_hash: #hash,
+                workgroup: [#wx, #wy, #wz],
+                bindings: &[#(#accesses),*],
+                shape: #shape,
+                config: #config,
+            }
+        }
+    }
+
+    /// Its entry in the table of dispatch geometries.
+    pub(super) fn groups(&self) -> TokenStream {
+        let [x, y, z] = &self.groups;
+        quote!(|#[allow(unused_variables, reason = "some kernels take one token only")] tokens| [#x, #y, #z])
+    }
+
+    /// The row, by way of the type.
+    pub(super) fn row_of_type(&self) -> TokenStream {
+        let marker = ident(&self.marker);
+        quote!(<#marker as ::wgforge_runtime::Kernel>::INFO)
+    }
+
+    /// The geometry, by way of the type.
+    pub(super) fn groups_of_type(&self) -> TokenStream {
+        let marker = ident(&self.marker);
+        quote!(#marker::groups)
+    }
+
+    /// The marker type, its bindings and its geometry.
+    pub(super) fn type_tokens(&self) -> TokenStream {
         let (shape, config) = (self.variant.workload().shape_json(), self.variant.config_json());
         let kernel = self.variant.kernel();
         let marker = ident(&self.marker);
         let bindings = ident(&format!("{}Bindings", self.marker));
-        let name = format!("{} {}", self.marker, label(&config)).trim_end().to_owned();
         let time = self.timing.map(|us| format!(", {us:.1} us")).unwrap_or_default();
         let doc = format!("`{kernel}` for `{shape}`, configured `{config}`{time}.");
         let bindings_doc = format!("What [`{}`] binds.", self.marker);
@@ -95,12 +140,8 @@ impl Kernel {
             Access::ReadWrite => "Read and written.",
             Access::Uniform => "Uniform.",
         });
-        let accesses = self.native.bindings.iter().map(|b| {
-            let (name, access) = (&b.name, ident(&format!("{:?}", b.access)));
-            quote!((#name, ::wgforge_runtime::Access::#access))
-        });
-        let (hash, [wx, wy, wz], [x, y, z]) = (&self.native.hash, self.native.workgroup, &self.groups);
-        let wgsl = self.wgsl_tokens();
+        let [x, y, z] = &self.groups;
+        let row = self.row();
         quote! {
             #[doc = #doc]
             #[derive(Clone, Copy, Debug)]
@@ -117,16 +158,7 @@ impl Kernel {
             }
 
             impl ::wgforge_runtime::Kernel for #marker {
-                const INFO: ::wgforge_runtime::KernelInfo = ::wgforge_runtime::KernelInfo {
-                    name: #name,
-                    kernel: #kernel,
-                    wgsl: #wgsl,
-                    wgsl_hash: #hash,
-                    workgroup: [#wx, #wy, #wz],
-                    bindings: &[#(#accesses),*],
-                    shape: #shape,
-                    config: #config,
-                };
+                const INFO: ::wgforge_runtime::KernelInfo = #row;
                 type Bindings<'a> = #bindings<'a>;
                 fn slices(bindings: &Self::Bindings<'_>) -> ::std::vec::Vec<::wgforge_runtime::Slice> {
                     ::std::vec![#(bindings.#fields.clone()),*]

@@ -12,6 +12,8 @@ mod select;
 mod structs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
+use std::{panic, thread};
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -30,6 +32,16 @@ pub enum Texts {
     Files,
     /// Into the code.
     Inline,
+}
+
+/// How much is written for each kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Items {
+    /// A marker type with named bindings, beside its row in the module's tables.
+    Types,
+    /// The row alone, found by family and shape: what a program with thousands of kernels wants, which
+    /// names none of them and would wait minutes for the types to compile.
+    Rows,
 }
 
 /// A database and the file it came from, which names its module.
@@ -101,7 +113,7 @@ impl std::error::Error for Errors {}
 ///
 /// # Errors
 /// Every template, shader or entry at fault, not only the first.
-pub fn emit(sources: &[Source], texts: Texts) -> Result<Emitted, Errors> {
+pub fn emit(sources: &[Source], texts: Texts, items: Items) -> Result<Emitted, Errors> {
     let mut errors = Vec::new();
     let mut out = Emitted { tokens: TokenStream::new(), texts: BTreeMap::new(), stale: Vec::new() };
     let mut hosts: Vec<HostStruct> = Vec::new();
@@ -132,7 +144,7 @@ pub fn emit(sources: &[Source], texts: Texts) -> Result<Emitted, Errors> {
                 out.texts.insert(name, text);
             });
         }
-        bodies.push(module_tokens(source, &module, &kernels));
+        bodies.push(module_tokens(source, &module, &kernels, items));
         sets.push(set_tokens(source, &module, &kernels));
     }
     // A template that does not parse fails every kernel made of it in the same words.
@@ -155,11 +167,21 @@ pub fn emit(sources: &[Source], texts: Texts) -> Result<Emitted, Errors> {
     Ok(out)
 }
 
-/// The kernels of a database, those at fault left out and reported.
+/// The kernels of a database, rendered on all cores; those at fault are left out and reported.
 fn kernels(source: &Source, errors: &mut Vec<Error>) -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> = Vec::new();
-    for entry in source.database.entries() {
-        match Kernel::new(source, entry) {
+    let entries = source.database.entries();
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let every = |first| (first..entries.len()).step_by(cores);
+    let rendered = |first| every(first).map(|i| (i, Kernel::new(source, &entries[i]))).collect::<Vec<_>>();
+    let mut results = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|first| scope.spawn(move || rendered(first))).collect();
+        let joined = workers.into_iter().map(|w| w.join().unwrap_or_else(|e| panic::resume_unwind(e)));
+        joined.flatten().collect::<Vec<_>>()
+    });
+    results.sort_by_key(|(i, _)| *i);
+    for (_, result) in results {
+        match result {
             Ok(kernel) => kernels.push(kernel),
             Err(e) => errors.push(e),
         }
@@ -188,12 +210,22 @@ fn made_for(source: &Source) -> String {
     }
 }
 
-fn module_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStream {
+fn module_tokens(source: &Source, module: &str, kernels: &[Kernel], items: Items) -> TokenStream {
     let name = names::ident(module);
     let tuned_for = made_for(source);
     let doc = format!("Kernels for `{tuned_for}`.");
-    let items = kernels.iter().map(Kernel::tokens);
-    let markers: Vec<_> = kernels.iter().map(|k| names::ident(&k.marker)).collect();
+    let (rows, groups, types): (Vec<_>, Vec<_>, Vec<_>) = match items {
+        Items::Types => (
+            kernels.iter().map(Kernel::row_of_type).collect(),
+            kernels.iter().map(Kernel::groups_of_type).collect(),
+            kernels.iter().map(Kernel::type_tokens).collect(),
+        ),
+        Items::Rows => (
+            kernels.iter().map(Kernel::row).collect(),
+            kernels.iter().map(Kernel::groups).collect(),
+            Vec::new(),
+        ),
+    };
     let quiet = quiet();
     quote! {
         #[doc = #doc]
@@ -203,9 +235,9 @@ fn module_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStre
             pub const TUNED_FOR: &str = #tuned_for;
             /// All of them, sorted by family and shape.
             pub static ALL: &[::wgforge_runtime::KernelInfo] =
-                &[#(<#markers as ::wgforge_runtime::Kernel>::INFO),*];
+                &[#(#rows),*];
             /// Workgroups for a number of tokens, in the order of `ALL`.
-            pub static GROUPS: &[fn(u32) -> [u32; 3]] = &[#(#markers::groups),*];
+            pub static GROUPS: &[fn(u32) -> [u32; 3]] = &[#(#groups),*];
             /// The kernel of a family for a shape, as `Workload::shape_json` writes it.
             pub fn find(
                 kernel: &str,
@@ -213,7 +245,7 @@ fn module_tokens(source: &Source, module: &str, kernels: &[Kernel]) -> TokenStre
             ) -> ::core::option::Option<&'static ::wgforge_runtime::KernelInfo> {
                 ALL.binary_search_by(|info| (info.kernel, info.shape).cmp(&(kernel, shape))).ok().map(|i| &ALL[i])
             }
-            #(#items)*
+            #(#types)*
         }
     }
 }

@@ -6,7 +6,7 @@ use wgforge_codegen::{
     build::{self, Builder},
     check::{Case, Draw, Inputs, Tolerance},
     custom::{self, Families, FamilyError},
-    emit::{Source, Texts, emit},
+    emit::{Items, Source, Texts, emit},
     io::Io,
     kernels::{common_why_not, reduce_bytes, shuffle_choices},
     render::Templates,
@@ -197,7 +197,7 @@ fn names_that_collide_or_are_none_are_errors() {
 #[test]
 fn emitted_code_holds_it() {
     let source = Source::parse_with(&families(), "own.toml", &database().to_toml()).expect("reads");
-    let emitted = emit(&[source], Texts::Files).unwrap_or_else(|e| panic!("{e}"));
+    let emitted = emit(&[source], Texts::Files, Items::Types).unwrap_or_else(|e| panic!("{e}"));
     assert!(emitted.stale.is_empty(), "{:?}", emitted.stale);
     let code = build::pretty(&emitted.tokens).expect("a Rust file");
     for wanted in
