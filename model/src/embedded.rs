@@ -1,4 +1,4 @@
-//! Kernels built into this program: the winners of the committed databases, as typed Rust that
+//! Kernels built into this program: the winners of the committed databases, as tables that
 //! the build script wrote. Shapes that are not among them are rendered at run time (feature
 //! `jit`).
 

@@ -124,6 +124,23 @@ fn the_build_script_door_writes_the_same_items() {
 }
 
 #[test]
+fn rows_alone_hold_the_same_kernels() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (families, templates) = (Families::builtin(), Templates::builtin());
+    let (texts, items) = (emit::Texts::Files, emit::Items::Rows);
+    let emitted = build::generate(root, &["tests/tiny.toml"], &families, &templates, texts, items)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let code = build::pretty(&emitted.tokens).expect("a Rust file");
+    assert_eq!(code.matches("wgsl_hash:").count(), tiny::ALL.len(), "a row for each kernel in\n{code}");
+    for info in tiny::ALL {
+        for field in [info.name, info.wgsl_hash, info.shape, info.config] {
+            assert!(code.contains(&format!("{field:?}")), "no {field:?} in\n{code}");
+        }
+    }
+    assert!(!code.contains("struct Norm256F32NormF32"), "a type in\n{code}");
+}
+
+#[test]
 fn all_errors_are_reported_together() {
     let root = Path::new("/nowhere");
     let errors = generate(root, &["a.toml", "b.toml"]).expect_err("no such files");
