@@ -40,7 +40,7 @@ pub enum Items {
     /// A marker type with named bindings, beside its row in the module's tables.
     Types,
     /// The row alone, found by family and shape: what a program with thousands of kernels wants, which
-    /// names none of them and would wait minutes for the types to compile.
+    /// names none of them.
     Rows,
 }
 
@@ -171,7 +171,7 @@ pub fn emit(sources: &[Source], texts: Texts, items: Items) -> Result<Emitted, E
 fn kernels(source: &Source, errors: &mut Vec<Error>) -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> = Vec::new();
     let entries = source.database.entries();
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(entries.len().max(1));
     let every = |first| (first..entries.len()).step_by(cores);
     let rendered = |first| every(first).map(|i| (i, Kernel::new(source, &entries[i]))).collect::<Vec<_>>();
     let mut results = thread::scope(|scope| {
